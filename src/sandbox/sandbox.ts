@@ -1,0 +1,101 @@
+import type { Duplex, Readable } from "node:stream";
+
+/** How much of the network code in a sandbox can reach. `host`: everything the machine can. */
+export type NetworkMode = "none" | "host";
+
+export interface SandboxLimits {
+  readonly memoryBytesMax: number;
+  readonly pidsMax: number;
+  /** Share of one processor, 1 = one core; null: no limit beyond fair sharing. */
+  readonly cpuCores: number | null;
+  readonly tmpBytesMax: number;
+  readonly openFilesMax: number;
+  readonly fileBytesMax: number;
+}
+
+/** A file or folder of the machine that is to be seen inside. */
+export interface Mount {
+  readonly source: string;
+  /** Absolute path inside. */
+  readonly target: string;
+  readonly writable?: boolean;
+}
+
+export interface SandboxRequest {
+  /** Unique on this machine; names the cgroup. */
+  readonly id: string;
+  /** Absolute paths inside, then arguments. */
+  readonly command: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly mounts: readonly Mount[];
+  readonly limits: SandboxLimits;
+  readonly network: NetworkMode;
+  /** Working directory inside. */
+  readonly cwd?: string;
+  /** Whether code is attached after the start: then `Attachable.attach` must work on the result, where the driver has that ability. */
+  readonly attachable?: boolean;
+}
+
+/** Why a sandbox is no more. */
+export type SandboxEnd =
+  | { readonly kind: "exited"; readonly exitCode: number }
+  | { readonly kind: "killed"; readonly signal: string }
+  | { readonly kind: "out-of-memory" }
+  | { readonly kind: "too-many-processes" }
+  | { readonly kind: "stopped" };
+
+/** One isolated environment with one process tree in it; knows nothing of functions. */
+export interface Sandbox {
+  readonly id: string;
+  /** A byte channel to the process, which sees it as file descriptor 3. */
+  readonly channel: Duplex;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  /** Resolves once, when the whole process tree is gone and its traces are cleaned up; never rejects. */
+  readonly ended: Promise<SandboxEnd>;
+  /** Resident memory now and at most so far; null where it cannot be measured. */
+  memory(): { readonly currentBytes: number; readonly peakBytes: number } | null;
+  /** Ends the process tree: politely at first when `graceMs` is above 0, then surely. */
+  stop(graceMs: number): Promise<SandboxEnd>;
+}
+
+/** Optional ability: code and limits of a started sandbox can still be set. */
+export interface Attachable {
+  attach(mounts: readonly Mount[], limits: SandboxLimits): Promise<void>;
+}
+
+/** Optional ability: a sandbox can be kept from using any processor time. */
+export interface Freezable {
+  freeze(): Promise<void>;
+  thaw(): Promise<void>;
+}
+
+export function isAttachable(sandbox: Sandbox): sandbox is Sandbox & Attachable {
+  return "attach" in sandbox;
+}
+
+export function isFreezable(sandbox: Sandbox): sandbox is Sandbox & Freezable {
+  return "freeze" in sandbox;
+}
+
+/** One line of what `koine doctor` shows. */
+export interface IsolationFact {
+  /** Such as `mount namespace`, `memory limit`. */
+  readonly ability: string;
+  readonly holds: boolean;
+  /** How it is done here, or why it is not. */
+  readonly detail: string;
+  /** How to get it; empty when it holds. */
+  readonly remedy: string;
+}
+
+export interface SandboxDriver {
+  readonly name: string;
+  /** What this driver isolates on this machine; the answer does not change while the process lives. */
+  inspect(): Promise<readonly IsolationFact[]>;
+  /** @throws KoineError `sandbox-failed` */
+  create(request: SandboxRequest, signal: AbortSignal): Promise<Sandbox>;
+  /** Ends what an earlier, killed platform on the same data directory left behind; answers how many things. */
+  sweep(): Promise<number>;
+  close(): Promise<void>;
+}
