@@ -278,6 +278,12 @@ export const errorTable = define({
     message: "The data directory {directory} was written by a newer koine (format {found}, this one knows {known})",
     hint: "Upgrade koine, or choose another directory with --data.",
   },
+  "secret-key-unusable": {
+    fault: "platform",
+    status: 500,
+    message: "Secrets cannot be read or written: {detail}",
+    hint: "Restore the key file {keyFile} from a backup, or set the secrets again.",
+  },
   "port-in-use": {
     fault: "platform",
     status: 500,

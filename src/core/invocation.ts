@@ -54,6 +54,9 @@ export interface ResponseHead {
   readonly headers: RawHeaders;
 }
 
+/** Whether an invocation waited for an Instance. */
+export type StartKind = "cold" | "warm";
+
 /** How an invocation ended. */
 export type Outcome =
   | { readonly kind: "succeeded" }
@@ -80,9 +83,11 @@ export interface InvocationFigures {
  * (then there is no answer but the outcome), or after a part of the body (then the answer was cut).
  */
 export interface Responder {
-  head(head: ResponseHead): void;
+  head(head: ResponseHead, start: StartKind): void;
   /** Answers false when the receiver cannot take more now; it then calls `Exchange.resume`. */
   body(chunk: Buffer): boolean;
+  /** The answer's body is complete; the outcome follows when the handler has settled. Not called for answers that were cut. */
+  bodyEnded(): void;
   ended(outcome: Outcome, figures: InvocationFigures): void;
   /** The instance can take more of a request body after `Exchange.write` answered false. */
   drained?(): void;

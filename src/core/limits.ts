@@ -80,8 +80,17 @@ export const limits = {
   archiveBytesMax: 250 * MIB,
   packageBytesMax: 1024 * MIB,
   packageFilesMax: 100_000,
+  /** Longest path of a file in a code package, and longest target of a link, in bytes. */
+  packagePathBytesMax: 1_024,
   /** Longest installation of a package's dependencies, in milliseconds. */
   buildTimeoutMs: 10 * 60_000,
+  /** Memory, /tmp and processes of an installation, in bytes and count. */
+  buildMemoryBytesMax: 2048 * MIB,
+  buildTmpBytesMax: 2048 * MIB,
+  buildPidsMax: 512,
+  /** Installations at a time on one node, and how many more may wait. */
+  buildsMax: 2,
+  buildsWaitingMax: 100,
 
   /** Versions kept per function; the oldest that nothing points to are removed first. */
   versionsPerFunctionMax: 50,
@@ -99,6 +108,13 @@ export const limits = {
   asyncAgeMsMax: 6 * 3_600_000,
   /** Time for which queued work is claimed before another may take it, in milliseconds. */
   leaseMs: 60_000,
+  /** Dead letters kept per platform; the oldest are removed first. */
+  deadLettersMax: 10_000,
+  /** Longest time between two looks at the queue when nothing wakes its dispatcher, in milliseconds. */
+  queuePollMs: 10_000,
+  /** Activations and log lines that may wait to be written, and the memory they may take, in bytes; beyond, the oldest lines are dropped and counted. */
+  appendBacklogRecordsMax: 100_000,
+  appendBacklogBytesMax: 64 * MIB,
 
   /** Results per page of a listing: default and most. */
   pageSizeDefault: 50,
