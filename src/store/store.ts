@@ -37,7 +37,8 @@ export interface Values {
     query: { readonly prefix?: string; readonly after?: string; readonly limit: number },
   ): Promise<readonly ValueEntry[]>;
   /**
-   * Applies all changes or none, in one transaction; answers the new revisions in order (0 for deletions).
+   * Applies all changes or none, in one transaction; answers the new revisions in order (0 for deletions). Expectations speak of the state before
+   * the commit; of several changes of one key the last stays. A revision never comes back, not even after the key was deleted and made anew.
    * @throws KoineError `conflict` (value `name`: the key) when an expectation does not hold; `storage-full`, `storage-failed`
    */
   commit(changes: readonly ValueChange[]): Promise<readonly number[]>;
@@ -52,7 +53,7 @@ export interface ActivationQuery {
   /** Started at or after / before, milliseconds since the epoch. */
   readonly sinceMs?: number;
   readonly beforeMs?: number;
-  /** Continue after this activation id, in the listing's order. */
+  /** Continue after this activation id, in the listing's order; nothing follows an id that is not there (any more). */
   readonly after?: string;
   readonly limit: number;
 }
@@ -92,7 +93,7 @@ export interface ActivationLog {
     activationId: string,
   ): Promise<{ readonly status: number; readonly headers: readonly string[]; readonly body: Uint8Array } | null>;
   get(activationId: string): Promise<Activation | null>;
-  /** Newest first. */
+  /** Newest start first; of the same millisecond, the one appended last. */
   list(query: ActivationQuery): Promise<readonly Activation[]>;
   logs(query: LogQuery): Promise<readonly StoredLogRecord[]>;
   /** Resolves when everything appended so far can be read. */
@@ -133,8 +134,8 @@ export interface Lease {
 export type Settlement =
   | { readonly kind: "done" }
   | { readonly kind: "retry"; readonly dueAtMs: number }
-  /** Gives the claim back as if it had never been made: the attempt does not count. */
-  | { readonly kind: "release" }
+  /** Gives the claim back as if it had never been made: the attempt does not count. Due again at `dueAtMs`, without it as before. */
+  | { readonly kind: "release"; readonly dueAtMs?: number }
   | { readonly kind: "dead"; readonly reason: string; readonly atMs: number };
 
 export interface DeadLetter {
@@ -144,31 +145,37 @@ export interface DeadLetter {
   readonly atMs: number;
 }
 
+export interface QueueState {
+  /** Items that nobody holds, due or not; an expired claim counts here. */
+  readonly waiting: number;
+  readonly leased: number;
+  readonly dead: number;
+  /** The earliest time after now at which an item falls due or a claim expires; null: there is none. */
+  readonly nextDueAtMs: number | null;
+  readonly oldestEnqueuedAtMs: number | null;
+}
+
 /** Durable work: at least once, by leases. */
 export interface Queue {
   /** Durable (fdatasync) before it resolves; concurrent calls share one commit. An id that is there already is left as it is. @throws KoineError `storage-full`, `storage-failed` */
   enqueue(items: readonly QueueItem[]): Promise<void>;
-  /** Claims up to `limit` due items whose lane is not in `exceptLanes`, oldest due first, fairly over lanes; an expired claim is due again. */
+  /**
+   * Claims up to `limit` due items, fairly over lanes: first the oldest of each lane (oldest due first), then the second of each, and so on. `laneRoom`
+   * bounds how many of a lane are claimed (0: none); lanes it does not name are not bounded. Fewer than `limit` means that nothing else was due.
+   * An expired claim is due again.
+   */
   lease(request: {
     readonly limit: number;
     readonly nowMs: number;
     readonly leaseMs: number;
-    readonly exceptLanes?: readonly string[];
+    readonly laneRoom?: Readonly<Record<string, number>>;
   }): Promise<readonly Lease[]>;
   /** Prolongs a claim; false when it was lost. */
   extend(receipt: Receipt, untilMs: number): Promise<boolean>;
   /** Ends a claim durably; false when it was lost: then nothing was changed. */
   settle(receipt: Receipt, settlement: Settlement): Promise<boolean>;
-  /** Waiting and claimed items, and when the next one falls due (null: none waits). */
-  state(
-    nowMs: number,
-  ): Promise<{
-    readonly waiting: number;
-    readonly leased: number;
-    readonly dead: number;
-    readonly nextDueAtMs: number | null;
-    readonly oldestEnqueuedAtMs: number | null;
-  }>;
+  state(nowMs: number): Promise<QueueState>;
+  /** In id order; the oldest beyond `limits.deadLettersMax` are removed. */
   deadLetters(query: {
     readonly lane?: string;
     readonly after?: string;

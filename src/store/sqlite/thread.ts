@@ -1,0 +1,37 @@
+import { parentPort, receiveMessageOnPort, workerData, type MessagePort } from "node:worker_threads";
+import { DatabaseFile } from "./file.ts";
+import { CLOSE, toWire, type Request, type Response, type Started, type ThreadOpening } from "./wire.ts";
+
+/** Calls that share one transaction at most; more would let the first wait too long. */
+const TRANSACTION_REQUESTS_MAX = 2_048;
+
+// This file is what a thread runs, so starting is what importing it is for.
+if (parentPort !== null) start(parentPort, workerData as ThreadOpening);
+
+function start(port: MessagePort, opening: ThreadOpening): void {
+  let file: DatabaseFile;
+  try {
+    file = new DatabaseFile(opening);
+  } catch (thrown) {
+    port.postMessage({ started: false, error: toWire(thrown) } satisfies Started);
+    port.close();
+    return;
+  }
+  port.postMessage({ started: true } satisfies Started);
+  port.on("message", (first: readonly Request[]) => {
+    const requests = [...first];
+    // While a transaction commits this thread is blocked and messages pile up: together they are the next transaction.
+    for (let more = receiveMessageOnPort(port); more !== undefined; more = receiveMessageOnPort(port)) {
+      requests.push(...more.message);
+    }
+    const close = requests.find(([, operation]) => operation === CLOSE);
+    const calls = requests.filter((request) => request !== close);
+    for (let from = 0; from < calls.length; from += TRANSACTION_REQUESTS_MAX) {
+      port.postMessage(file.answer(calls.slice(from, from + TRANSACTION_REQUESTS_MAX)));
+    }
+    if (close === undefined) return;
+    file.close();
+    port.postMessage([[close[0], true, null]] satisfies Response[]);
+    port.close();
+  });
+}
