@@ -1,0 +1,120 @@
+import type { Clock } from "../core/clock.ts";
+import type { Outcome } from "../core/invocation.ts";
+import type { Logger } from "../core/telemetry.ts";
+import type { Lease, Queue, Settlement } from "../store/store.ts";
+
+interface ClaimParts {
+  readonly lease: Lease;
+  readonly queue: Queue;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly leaseMs: number;
+}
+
+type State = "held" | "settling" | "lost" | "abandoned" | "ended";
+
+const RETRY_MS_MIN = 100;
+const RETRY_MS_MAX = 10_000;
+/** Tries to prolong again within what is left of a claim. */
+const EXTENSIONS_PER_LEASE = 2;
+
+/** One claimed item from its claim to its settlement: kept alive while it runs, settled once, given up when another has taken it. */
+export class Claim {
+  readonly lease: Lease;
+  readonly #parts: ClaimParts;
+  readonly #aborted = new AbortController();
+  readonly #settled = Promise.withResolvers<void>();
+  #state: State = "held";
+  #cancelTimer: () => void;
+
+  constructor(parts: ClaimParts) {
+    this.#parts = parts;
+    this.lease = parts.lease;
+    this.#cancelTimer = this.#extendLater();
+  }
+
+  /** Resolves when the claim is settled, lost, or given up. */
+  get settled(): Promise<void> {
+    return this.#settled.promise;
+  }
+
+  /** Resolves with the outcome, also when the claim is lost meanwhile. */
+  async run(invoke: (lease: Lease, signal: AbortSignal) => Promise<Outcome>): Promise<Outcome> {
+    return await invoke(this.lease, this.#aborted.signal);
+  }
+
+  /** Settles, trying again while the store fails; does nothing if the claim is lost or abandoned. Never rejects. */
+  async settle(settlement: Settlement): Promise<void> {
+    if (this.#state !== "held") return;
+    this.#state = "settling";
+    await this.#settleUntilDone(settlement);
+    this.#end();
+  }
+
+  /** Stops what runs and gives the item back; leaves alone what has ended, but tries its settlement only once more if the store fails. */
+  abandon(): void {
+    if (this.#state === "settling") {
+      this.#aborted.abort();
+      return;
+    }
+    if (this.#state !== "held") return;
+    this.#state = "abandoned";
+    this.#aborted.abort();
+    void this.#settleUntilDone({ kind: "release" }).then(() => this.#end());
+  }
+
+  async #settleUntilDone(settlement: Settlement): Promise<void> {
+    const { queue, logger } = this.#parts;
+    const { receipt } = this.lease;
+    for (let failures = 0; ; failures++) {
+      try {
+        const held = await queue.settle(receipt, settlement);
+        if (!held) logger.log("warn", "queued work ended after its claim was lost; it runs again", { id: receipt.id });
+        return;
+      } catch (thrown) {
+        if (failures === 0)
+          logger.log("error", "queued work cannot be settled", { id: receipt.id, error: String(thrown) });
+        if (this.#aborted.signal.aborted) return;
+        await this.#pause(Math.min(RETRY_MS_MIN * 2 ** failures, RETRY_MS_MAX));
+      }
+    }
+  }
+
+  /** Ends early when the claim is abandoned. */
+  async #pause(delayMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const cancel = this.#parts.clock.after(delayMs, resolve);
+    this.#aborted.signal.addEventListener("abort", () => resolve(), { once: true });
+    await promise;
+    cancel();
+  }
+
+  #extendLater(): () => void {
+    const { clock, leaseMs } = this.#parts;
+    return clock.after(leaseMs / EXTENSIONS_PER_LEASE, () => void this.#extend());
+  }
+
+  async #extend(): Promise<void> {
+    const { queue, clock, logger, leaseMs } = this.#parts;
+    const { receipt } = this.lease;
+    try {
+      const held = await queue.extend(receipt, clock.nowMs() + leaseMs);
+      if (!held && this.#state === "held") {
+        logger.log("warn", "the claim on running work was lost; it is stopped", { id: receipt.id });
+        this.#state = "lost";
+        this.#aborted.abort();
+        this.#end();
+      }
+    } catch (thrown) {
+      // A claim that expired can still be prolonged unless another has taken it, so trying again is all there is to do.
+      logger.log("warn", "the claim on running work cannot be prolonged", { id: receipt.id, error: String(thrown) });
+    }
+    if (this.#state === "held" || this.#state === "settling") this.#cancelTimer = this.#extendLater();
+  }
+
+  #end(): void {
+    this.#state = "ended";
+    this.#cancelTimer();
+    this.#settled.resolve();
+  }
+}
