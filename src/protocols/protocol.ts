@@ -20,6 +20,8 @@ export interface Specialisation {
   readonly memoryBytesMax: number;
   readonly timeoutMs: number;
   readonly instanceConcurrency: number;
+  /** Handler adapters of the runtime's language, in the order in which `auto` tries them; `path` is inside the sandbox. */
+  readonly adapters: readonly { readonly dialect: string; readonly model: string; readonly path: string }[];
 }
 
 export interface Specialised {
@@ -39,13 +41,15 @@ export interface LinkInvocation {
   readonly bodyComplete: boolean;
 }
 
-/** Receives one invocation's answer from the instance; exactly one of `end`, `failed`, `lost` comes last. */
+/** Receives one invocation's answer from the instance; exactly one of `succeeded`, `failed`, `lost` comes last. */
 export interface LinkResponder {
   head(head: ResponseHead): void;
   body(chunk: Buffer): boolean;
   drained(): void;
+  /** The answer's body is complete; `succeeded` may come later, when the handler left work that it waits for. */
+  bodyEnded(): void;
   /** The answer is complete and the handler has settled. */
-  end(): void;
+  succeeded(): void;
   /** The handler failed, or what it answered cannot be used. May follow a part of the answer. */
   failed(error: ErrorReport): void;
   /** The link broke before the end. */
@@ -55,7 +59,7 @@ export interface LinkResponder {
 export interface LinkEvents {
   /** Output that the bootstrap could attribute (null: written outside any invocation). A chunk is not necessarily a line. */
   log(invocationId: string | null, stream: LogStream, chunk: Buffer, timeMs: number): void;
-  /** The instance broke the protocol or its channel ended; the link is unusable. Comes once, after all `lost`. */
+  /** The instance broke the protocol or its channel ended, after `close` too; the link is unusable. Comes once, after all `lost`. */
   closed(reason: string): void;
 }
 
@@ -65,10 +69,11 @@ export interface Link {
   ready(signal: AbortSignal): Promise<void>;
   /** @throws KoineError with fault `function` when the handler cannot be loaded */
   specialise(specialisation: Specialisation, signal: AbortSignal): Promise<Specialised>;
-  /** Starts an invocation; any number may be under way. The exchange's `cancel` tells the instance and ends with `failed` or `end`. */
+  /** Starts an invocation; any number may be under way. The exchange's `cancel` tells the instance and ends with `failed` or `succeeded`. */
   invoke(invocation: LinkInvocation, responder: LinkResponder): Exchange;
   /** Whether the process still answers: false after `withinMs` of silence. */
   ping(withinMs: number): Promise<boolean>;
+  /** Asks the process to run its exit hooks and exit; what is under way is lost. Its last output is still reported. */
   close(): void;
 }
 

@@ -74,6 +74,15 @@ export function isAttachable(sandbox: Sandbox): sandbox is Sandbox & Attachable 
   return "attach" in sandbox;
 }
 
+/** Optional ability of drivers without a file system of their own: paths inside are other paths outside. */
+export interface PathMapped {
+  toOutside(insidePath: string): string;
+}
+
+export function isPathMapped(sandbox: Sandbox): sandbox is Sandbox & PathMapped {
+  return "toOutside" in sandbox;
+}
+
 export function isFreezable(sandbox: Sandbox): sandbox is Sandbox & Freezable {
   return "freeze" in sandbox;
 }

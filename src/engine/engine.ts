@@ -1,0 +1,250 @@
+import { KoineError } from "../core/errors.ts";
+import { functionKey, type Version, versionKey } from "../core/function.ts";
+import type { Exchange, Invocation, InvocationFigures, Outcome, Responder } from "../core/invocation.ts";
+import type { Specialised } from "../protocols/protocol.ts";
+import type { Runtime } from "../runtimes/runtime.ts";
+import { decideEviction, decideKeepAlive } from "./keepalive.ts";
+import { InvocationMetrics } from "./metrics.ts";
+import type { EngineParts } from "./parts.ts";
+import { type FunctionSlots, InstancePool, type NodeState } from "./pool.ts";
+import { Running } from "./running.ts";
+import { SparePool } from "./spares.ts";
+
+export interface InstanceCounts {
+  starting: number;
+  idle: number;
+  busy: number;
+  frozen: number;
+}
+
+const SWEEP_MS_MAX = 5_000;
+
+/**
+ * Runs versions: place → pool → slot. Holds no durable state; whoever asks brings the Version.
+ * Everything here happens on one thread, so that counts need no locks.
+ */
+export class Engine {
+  readonly #parts: EngineParts;
+  readonly #pools = new Map<string, InstancePool>();
+  readonly #functions = new Map<string, FunctionSlots>();
+  readonly #spares = new Map<string, SparePool>();
+  readonly #node: NodeState;
+  readonly #metrics: InvocationMetrics;
+  #inFlight = 0;
+  #draining = false;
+  #drained: (() => void) | null = null;
+  #cancelSweep: (() => void) | null = null;
+  #sweepAtMs = Number.POSITIVE_INFINITY;
+  readonly #sweepMs: number;
+
+  constructor(parts: EngineParts) {
+    this.#parts = parts;
+    this.#sweepMs = Math.min(parts.settings.idleTimeoutMs, SWEEP_MS_MAX);
+    this.#metrics = new InvocationMetrics(parts.telemetry);
+    this.#node = {
+      instances: 0,
+      memoryBytes: 0,
+      starting: 0,
+      waiting: 0,
+      bounds: {
+        instancesMax: parts.settings.instancesMax,
+        memoryBytesMax: parts.settings.memoryBudgetBytes,
+        waitQueueLengthMax: parts.limits.waitQueueLengthMax,
+      },
+      makeRoom: () => this.#makeRoom(),
+      roomChanged: () => this.#roomChanged(),
+      startEnded: () => this.#startEnded(),
+      finished: (running, outcome, figures) => this.#finished(running, outcome, figures),
+    };
+    parts.telemetry.onCollect(() => this.#metrics.collect(this.counts(), this.spares(), this.#node.memoryBytes));
+  }
+
+  /** Runs a version; the responder's `ended` is called exactly once. */
+  invoke(invocation: Invocation, version: Version, responder: Responder): Exchange {
+    const pool = this.#pool(version);
+    const running = new Running(this.#parts, pool, version, invocation, responder);
+    this.#inFlight++;
+    if (this.#draining) running.reject(new KoineError("shutting-down"), 1_000);
+    else pool.admit(running);
+    return running;
+  }
+
+  /**
+   * Starts an instance of a version and keeps it warm; answers what its handler turned out to be.
+   * @throws KoineError when it cannot be loaded or started
+   */
+  async warm(version: Version, signal: AbortSignal): Promise<Specialised> {
+    const pool = this.#pool(version);
+    try {
+      return (await pool.warm(signal)).specialised;
+    } catch (thrown) {
+      if (pool.empty) this.#remove(pool);
+      throw thrown;
+    }
+  }
+
+  /** A version is not wanted any more: its idle instances stop now, the others when their invocations have ended. */
+  retire(version: Version): void {
+    this.#pools.get(versionKey(version))?.retire();
+  }
+
+  /** A function is gone: forgets its figures. */
+  forget(ref: { readonly namespace: string; readonly package: string; readonly name: string }): void {
+    this.#metrics.forget(ref);
+  }
+
+  /** Says which runtimes deployed functions use; spares wait for those. */
+  useRuntimes(names: ReadonlySet<string>): void {
+    for (const name of names) this.#sparesOf(name)?.setUsed(true);
+    for (const [name, spares] of this.#spares) if (!names.has(name)) spares.setUsed(false);
+  }
+
+  /** Instances by state; of one function when it is named. */
+  counts(ref?: { readonly namespace: string; readonly package: string; readonly name: string }): InstanceCounts {
+    const counts: InstanceCounts = { starting: 0, idle: 0, busy: 0, frozen: 0 };
+    const pools = ref === undefined ? this.#pools.values() : (this.#functions.get(functionKey(ref))?.pools ?? []);
+    for (const pool of pools) {
+      counts.starting += pool.starting;
+      for (const { state } of pool.instances) {
+        if (state.kind === "idle" || state.kind === "busy" || state.kind === "frozen") counts[state.kind]++;
+        else if (state.kind === "draining") counts.busy++;
+      }
+    }
+    return counts;
+  }
+
+  spares(): Readonly<Record<string, number>> {
+    return Object.fromEntries([...this.#spares].map(([name, spares]) => [name, spares.length]));
+  }
+
+  get memoryBytes(): number {
+    return this.#node.memoryBytes;
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Takes no more invocations and resolves when the running ones have ended, or when the signal aborts. */
+  async drain(signal: AbortSignal): Promise<void> {
+    this.#draining = true;
+    if (this.#inFlight === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#drained = resolve;
+      signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+  }
+
+  /** Stops every instance and spare. */
+  async close(): Promise<void> {
+    this.#draining = true;
+    this.#cancelSweep?.();
+    const ended = [...this.#pools.values()].flatMap((pool) => [...pool.instances].map((instance) => instance.ended));
+    for (const pool of this.#pools.values()) pool.close(new KoineError("shutting-down"));
+    await Promise.all([...ended, ...[...this.#spares.values()].map((spares) => spares.close())]);
+  }
+
+  #pool(version: Version): InstancePool {
+    const key = versionKey(version);
+    const existing = this.#pools.get(key);
+    if (existing !== undefined) return existing;
+    const { runtime: runtimeName } = version.spec;
+    const runtime = this.#runtime(runtimeName);
+    const functionSlots = this.#functionSlots(version);
+    const spares = this.#sparesOf(runtimeName) ?? new SparePool(this.#parts, runtime);
+    const pool = new InstancePool(this.#parts, { version, runtime, spares, functionSlots, node: this.#node });
+    functionSlots.pools.add(pool);
+    this.#pools.set(key, pool);
+    return pool;
+  }
+
+  #runtime(name: string): Runtime {
+    const runtime = this.#parts.runtimes.get(name);
+    if (runtime !== undefined) return runtime;
+    throw new KoineError("unknown-runtime", { runtime: name, known: [...this.#parts.runtimes.keys()].join(", ") });
+  }
+
+  #functionSlots(version: Version): FunctionSlots {
+    const key = functionKey(version);
+    const existing = this.#functions.get(key);
+    if (existing !== undefined) {
+      existing.max = version.spec.reservedConcurrency;
+      return existing;
+    }
+    const slots: FunctionSlots = { taken: 0, max: version.spec.reservedConcurrency, pools: new Set() };
+    this.#functions.set(key, slots);
+    return slots;
+  }
+
+  #sparesOf(runtimeName: string): SparePool | null {
+    const existing = this.#spares.get(runtimeName);
+    if (existing !== undefined) return existing;
+    const runtime = this.#parts.runtimes.get(runtimeName);
+    if (runtime === undefined) return null;
+    const spares = new SparePool(this.#parts, runtime);
+    this.#spares.set(runtimeName, spares);
+    return spares;
+  }
+
+  #makeRoom(): boolean {
+    const victim = decideEviction(this.#idleViews());
+    if (victim === null) return false;
+    victim.pool.stopIdle(victim.instance);
+    return true;
+  }
+
+  #roomChanged(): void {
+    if (this.#draining) return;
+    if (this.#node.waiting > 0 && this.#node.starting === 0) this.#pumpAll();
+    this.#scheduleSweep(this.#parts.clock.nowMs() + this.#sweepMs);
+  }
+
+  /** Spares are refilled only when nobody waits, so that refilling takes no processor from a cold start. */
+  #startEnded(): void {
+    if (this.#draining || this.#node.starting > 0) return;
+    if (this.#node.waiting > 0) this.#pumpAll();
+    if (this.#node.waiting === 0 && this.#node.starting === 0)
+      for (const spares of this.#spares.values()) spares.refill();
+    this.#scheduleSweep(this.#parts.clock.nowMs() + this.#sweepMs);
+  }
+
+  #pumpAll(): void {
+    for (const pool of this.#pools.values()) if (pool.waiting > 0) pool.pump();
+  }
+
+  #scheduleSweep(atMs: number): void {
+    if (this.#cancelSweep !== null && this.#sweepAtMs <= atMs) return;
+    this.#cancelSweep?.();
+    this.#sweepAtMs = atMs;
+    this.#cancelSweep = this.#parts.clock.after(atMs - this.#parts.clock.nowMs(), () => this.#sweep());
+  }
+
+  #sweep(): void {
+    this.#cancelSweep = null;
+    const nowMs = this.#parts.clock.nowMs();
+    const decision = decideKeepAlive(this.#idleViews(), nowMs);
+    for (const { pool, instance } of decision.stop) pool.stopIdle(instance);
+    for (const pool of this.#pools.values()) if (pool.empty) this.#remove(pool);
+    for (const spares of this.#spares.values()) if (this.#node.starting === 0) spares.refill();
+    if (decision.nextAtMs !== null) this.#scheduleSweep(decision.nextAtMs);
+    else if (this.#pools.size > 0) this.#scheduleSweep(nowMs + SWEEP_MS_MAX);
+  }
+
+  #remove(pool: InstancePool): void {
+    this.#pools.delete(versionKey(pool.version));
+    const key = functionKey(pool.version);
+    const slots = this.#functions.get(key);
+    slots?.pools.delete(pool);
+    if (slots?.pools.size === 0) this.#functions.delete(key);
+  }
+
+  *#idleViews(): ReturnType<InstancePool["idleViews"]> extends Iterable<infer View> ? Generator<View> : never {
+    for (const pool of this.#pools.values()) yield* pool.idleViews();
+  }
+
+  #finished(running: Running, outcome: Outcome, figures: InvocationFigures): void {
+    this.#inFlight--;
+    this.#metrics.finished(running.version, outcome, figures);
+    if (this.#inFlight === 0) this.#drained?.();
+  }
+}

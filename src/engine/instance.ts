@@ -1,0 +1,291 @@
+import { KoineError, toKoineError } from "../core/errors.ts";
+import { type FunctionSpec, type Version } from "../core/function.ts";
+import { type InstanceEvent, type InstanceState, slotsTaken, transition } from "../core/instance.ts";
+import type { LogStream } from "../core/invocation.ts";
+import type { Link, Specialised } from "../protocols/protocol.ts";
+import { insidePaths, type Runtime } from "../runtimes/runtime.ts";
+import { isAttachable, isPathMapped, type Sandbox, type SandboxEnd } from "../sandbox/sandbox.ts";
+import { boot } from "./boot.ts";
+import { LineAssembler } from "./log-lines.ts";
+import { type Booted, type EngineParts, sandboxLimits } from "./parts.ts";
+import type { SparePool } from "./spares.ts";
+
+/** What an instance tells its pool. */
+export interface InstanceOwner {
+  /** The process is gone or no longer usable; every invocation on it has ended or will be told `lost`. */
+  instanceEnded(instance: Instance): void;
+}
+
+const MEMORY_SAMPLE_MS = 1_000;
+
+/** One Sandbox specialised to one Version. */
+export class Instance {
+  readonly id: string;
+  readonly version: Version;
+  readonly link: Link;
+  readonly specialised: Specialised;
+  /** Whether it stands in its pool's list of instances with a free slot. */
+  listed = false;
+  state: InstanceState;
+  memoryBytes = 0;
+  readonly #parts: EngineParts;
+  readonly #sandbox: Sandbox;
+  readonly #assemblers = new Map<string | null, LineAssembler>();
+  #lastInvocationId: string | null = null;
+  #memorySampledAtMs = 0;
+  #owner: InstanceOwner | null = null;
+  /** Invocations it has begun. */
+  served = 0;
+  /** Memory that the node has set aside for it, in bytes. */
+  reservedBytes = 0;
+  /** What its start took, in milliseconds. */
+  startMs = 0;
+
+  constructor(parts: EngineParts, version: Version, booted: Booted, specialised: Specialised) {
+    this.#parts = parts;
+    this.id = booted.sandbox.id;
+    this.version = version;
+    this.link = booted.link;
+    this.specialised = specialised;
+    this.#sandbox = booted.sandbox;
+    this.state = transition({ kind: "starting", sinceMs: parts.clock.nowMs() }, { kind: "ready" }, parts.clock.nowMs());
+  }
+
+  /** Must be called before the first invocation. */
+  ownedBy(owner: InstanceOwner): void {
+    this.#owner = owner;
+  }
+
+  get freeSlots(): number {
+    if (this.state.kind !== "idle" && this.state.kind !== "busy") return 0;
+    return this.version.spec.instanceConcurrency - slotsTaken(this.state);
+  }
+
+  apply(event: InstanceEvent): void {
+    this.state = transition(this.state, event, this.#parts.clock.nowMs());
+  }
+
+  /** Why the sandbox is no more; resolves when it is. */
+  get ended(): Promise<SandboxEnd> {
+    return this.#sandbox.ended;
+  }
+
+  stop(graceMs: number): void {
+    if (graceMs > 0) this.link.close();
+    this.#parts.supervise("stop an instance", this.#sandbox.stop(graceMs));
+  }
+
+  /** Reads the sandbox's peak memory, at most once a second: it is a file of the kernel. */
+  sampleMemory(nowMs: number): number {
+    if (nowMs - this.#memorySampledAtMs >= MEMORY_SAMPLE_MS) {
+      this.#memorySampledAtMs = nowMs;
+      this.memoryBytes = this.#sandbox.memory()?.peakBytes ?? 0;
+    }
+    return this.memoryBytes;
+  }
+
+  invocationStarted(id: string): void {
+    this.#lastInvocationId = id;
+    this.served++;
+  }
+
+  /** Ends the lines of an invocation that has settled. */
+  invocationEnded(id: string): void {
+    const assembler = this.#assemblers.get(id);
+    if (assembler === undefined) return;
+    assembler.flush(this.#parts.clock.nowMs());
+    this.#assemblers.delete(id);
+  }
+
+  log(invocationId: string | null, stream: LogStream, chunk: Buffer, timeMs: number): void {
+    let assembler = this.#assemblers.get(invocationId);
+    if (assembler === undefined) {
+      assembler = lineAssembler(this.#parts, this.version, this.id, invocationId);
+      this.#assemblers.set(invocationId, assembler);
+    }
+    assembler.write(stream, chunk, timeMs);
+  }
+
+  /** Output past the bootstrap belongs to the one invocation that can have written it, else to none. */
+  raw(stream: LogStream, chunk: Buffer): void {
+    const alone = this.version.spec.instanceConcurrency === 1;
+    this.log(alone ? this.#lastInvocationId : null, stream, chunk, this.#parts.clock.nowMs());
+    if (alone && this.state.kind === "idle" && this.#lastInvocationId !== null)
+      this.invocationEnded(this.#lastInvocationId);
+  }
+
+  closed(): void {
+    for (const assembler of this.#assemblers.values()) assembler.flush(this.#parts.clock.nowMs());
+    this.#assemblers.clear();
+    if (this.state.kind !== "stopped") this.apply({ kind: "ended" });
+    this.#owner?.instanceEnded(this);
+    this.#parts.supervise("stop an instance whose link closed", this.#sandbox.stop(0));
+  }
+}
+
+export interface StartRequest {
+  readonly version: Version;
+  readonly runtime: Runtime;
+  readonly spares: SparePool;
+}
+
+/**
+ * Makes an instance: from a spare sandbox where one is ready, else from a new one.
+ * @throws KoineError, of fault `function` when the handler cannot be loaded
+ */
+export async function startInstance(parts: EngineParts, request: StartRequest, signal: AbortSignal): Promise<Instance> {
+  const { version, runtime, spares } = request;
+  const prepared = await parts.prepareVersion(version, signal);
+  const codeMount = { source: prepared.codeFolder, target: insidePaths.code };
+  const { memoryBytesMax } = version.spec;
+  let booted = spares.take();
+  if (booted !== null && isAttachable(booted.sandbox)) {
+    await booted.sandbox.attach([codeMount], sandboxLimits(memoryBytesMax));
+  } else {
+    booted = await boot(parts, { runtime, memoryBytesMax, mounts: [codeMount], attachable: false }, signal);
+  }
+  try {
+    return await specialise(parts, version, booted, {
+      environment: prepared.environment,
+      language: runtime.language,
+      signal,
+    });
+  } catch (thrown) {
+    parts.supervise("stop an instance that did not load", booted.sandbox.stop(0));
+    throw thrown;
+  }
+}
+
+interface SpecialiseContext {
+  readonly environment: Readonly<Record<string, string>>;
+  readonly language: string;
+  readonly signal: AbortSignal;
+}
+
+async function specialise(
+  parts: EngineParts,
+  version: Version,
+  booted: Booted,
+  context: SpecialiseContext,
+): Promise<Instance> {
+  const { spec } = version;
+  const { sandbox } = booted;
+  const inside = (path: string): string => (isPathMapped(sandbox) ? sandbox.toOutside(path) : path);
+  const loading = lineAssembler(parts, version, sandbox.id, null);
+  const collect = (stream: LogStream, chunk: Buffer): void => loading.write(stream, chunk, parts.clock.nowMs());
+  let ended: (error: KoineError) => void = () => {};
+  const lost = new Promise<never>((_, reject) => {
+    ended = reject;
+  });
+  lost.catch(() => {});
+  booted.owner = {
+    log: (_, stream, chunk) => collect(stream, chunk),
+    raw: collect,
+    closed: () => {
+      parts.supervise(
+        "ask why an instance ended while loading",
+        sandbox.ended.then((end) => ended(loadError(end, spec))),
+      );
+      parts.supervise("stop an instance that closed while loading", sandbox.stop(0));
+    },
+  };
+  if (booted.closedReason !== null) booted.owner.closed(booted.closedReason);
+  const loadSignal = AbortSignal.any([context.signal, AbortSignal.timeout(parts.limits.loadTimeoutMs)]);
+  try {
+    const specialised = await Promise.race([
+      booted.link.specialise(
+        {
+          codePath: inside(insidePaths.code),
+          handler: spec.handler,
+          handlerModel: spec.handlerModel,
+          environment: context.environment,
+          function: {
+            namespace: version.namespace,
+            package: version.package,
+            name: version.name,
+            version: version.number,
+          },
+          memoryBytesMax: spec.memoryBytesMax,
+          timeoutMs: spec.timeoutMs,
+          instanceConcurrency: spec.instanceConcurrency,
+          adapters: parts.adaptersOf(context.language).map((adapter) => ({ ...adapter, path: inside(adapter.path) })),
+        },
+        loadSignal,
+      ),
+      lost,
+    ]);
+    loading.flush(parts.clock.nowMs());
+    const instance = new Instance(parts, version, booted, specialised);
+    booted.owner = instance;
+    return instance;
+  } catch (thrown) {
+    loading.flush(parts.clock.nowMs());
+    if (loadSignal.aborted && !context.signal.aborted) {
+      throw new KoineError("handler-load-timeout", { handler: spec.handler, timeoutMs: parts.limits.loadTimeoutMs });
+    }
+    const error = toKoineError(thrown);
+    if (booted.closedReason !== null && error.fault !== "function") await lost;
+    throw error;
+  }
+}
+
+function lineAssembler(
+  parts: EngineParts,
+  version: Version,
+  instanceId: string,
+  activationId: string | null,
+): LineAssembler {
+  const { namespace, name, number } = version;
+  const packageName = version.package;
+  return new LineAssembler(parts.limits, (stream, line, timeMs) =>
+    parts.onLog({
+      namespace,
+      package: packageName,
+      name,
+      version: number,
+      instanceId,
+      activationId,
+      timeMs,
+      stream,
+      line,
+    }),
+  );
+}
+
+function loadError(end: SandboxEnd, spec: FunctionSpec): KoineError {
+  const { handler } = spec;
+  switch (end.kind) {
+    case "exited":
+      return new KoineError("handler-load-failed", {
+        handler,
+        detail: `the process exited with code ${end.exitCode} while loading`,
+      });
+    case "killed":
+      return new KoineError("handler-load-failed", {
+        handler,
+        detail: `the process was ended by ${end.signal} while loading`,
+      });
+    case "stopped":
+      return new KoineError("handler-load-failed", { handler, detail: "the process ended while loading" });
+    default:
+      return endError(end, spec);
+  }
+}
+
+/** What the end of an instance means for an invocation that was running on it. */
+export function endError(end: SandboxEnd, spec: FunctionSpec): KoineError {
+  switch (end.kind) {
+    case "exited":
+      return new KoineError("function-exited", { detail: `exit code ${end.exitCode}` });
+    case "killed":
+      return new KoineError("function-exited", { detail: `ended by ${end.signal}` });
+    case "out-of-memory":
+      return new KoineError("out-of-memory", { memory: `${Math.round(spec.memoryBytesMax / 1024 / 1024)} MB` });
+    case "too-many-processes":
+      return new KoineError("too-many-processes", { limit: sandboxLimits(0).pidsMax });
+    case "stopped":
+      return new KoineError("function-exited", { detail: "its instance was stopped" });
+    default:
+      return end satisfies never;
+  }
+}

@@ -1,0 +1,259 @@
+import { type ErrorReport, KoineError } from "../core/errors.ts";
+import type { Version } from "../core/function.ts";
+import type {
+  Activation,
+  Exchange,
+  Invocation,
+  InvocationFigures,
+  Outcome,
+  Responder,
+  ResponseHead,
+} from "../core/invocation.ts";
+import type { LinkResponder } from "../protocols/protocol.ts";
+import { endError, type Instance } from "./instance.ts";
+import type { EngineParts } from "./parts.ts";
+
+/** What an invocation tells its pool. */
+export interface RunningOwner {
+  /** It will not wait any longer: cancelled or waited too long. */
+  left(running: Running): void;
+  /** Its slot is free again; `instance` may be stopped by now. */
+  released(instance: Instance): void;
+  /** It ran out of time on this instance, which cannot be trusted to stop by itself. */
+  overran(instance: Instance): void;
+  /** The outcome is known: figures for metrics. */
+  finished(running: Running, outcome: Outcome, figures: InvocationFigures): void;
+}
+
+type Phase = "waiting" | "running" | "settled";
+
+/** One invocation from arrival to its settled end: first in the wait queue, then on an instance. */
+export class Running implements Exchange, LinkResponder {
+  readonly invocation: Invocation;
+  readonly version: Version;
+  phase: Phase = "waiting";
+  readonly #parts: EngineParts;
+  readonly #responder: Responder;
+  readonly #owner: RunningOwner;
+  readonly #arrivedMs: number;
+  #startedMs = 0;
+  #startedAtMs = 0;
+  #waited = false;
+  #cold = false;
+  #startMs = 0;
+  #instance: Instance | null = null;
+  #exchange: Exchange | null = null;
+  #cancelTimer: (() => void) | null = null;
+  #told = false;
+  #cancelled = false;
+  #status: number | null = null;
+  /** Body that came while waiting. */
+  #pending: Buffer[] = [];
+  #pendingEnd = false;
+
+  constructor(parts: EngineParts, owner: RunningOwner, version: Version, invocation: Invocation, responder: Responder) {
+    this.#parts = parts;
+    this.#owner = owner;
+    this.version = version;
+    this.invocation = invocation;
+    this.#responder = responder;
+    this.#arrivedMs = parts.clock.monotonicMs();
+  }
+
+  /** Bounds the time in the queue; not needed when a slot is had at once. */
+  startWaiting(): void {
+    this.#waited = true;
+    this.#cancelTimer = this.#parts.clock.after(this.#parts.limits.waitQueueMsMax, () => {
+      this.#owner.left(this);
+      this.reject(new KoineError("too-many-requests", { name: this.version.name }), 1_000);
+    });
+  }
+
+  /** Runs on an instance whose slot has been taken for it. */
+  start(instance: Instance): void {
+    const { clock } = this.#parts;
+    this.#cancelTimer?.();
+    this.phase = "running";
+    this.#instance = instance;
+    this.#startedMs = clock.monotonicMs();
+    this.#startedAtMs = clock.nowMs();
+    this.#cold = this.#waited && instance.served === 0;
+    this.#startMs = this.#cold ? Math.min(instance.startMs, this.#startedMs - this.#arrivedMs) : 0;
+    instance.invocationStarted(this.invocation.id);
+    const { timeoutMs } = this.version.spec;
+    this.#cancelTimer = clock.after(timeoutMs, () => this.#timedOut(timeoutMs));
+    this.#exchange = instance.link.invoke(
+      {
+        id: this.invocation.id,
+        call: this.invocation.call,
+        attempt: this.invocation.attempt,
+        deadlineMs: this.#startedAtMs + timeoutMs,
+        body: this.invocation.body,
+        bodyComplete: this.invocation.bodyComplete,
+      },
+      this,
+    );
+    if (this.#pending.length > 0 || this.#pendingEnd) this.#sendPending(this.#exchange);
+    else if (!this.invocation.bodyComplete) this.#responder.drained?.();
+  }
+
+  /** Ends it without having run. */
+  reject(error: KoineError, retryAfterMs: number): void {
+    this.#cancelTimer?.();
+    this.phase = "settled";
+    const rejected = error.fault === "function" ? null : retryAfterMs;
+    const report = error.report();
+    this.#tell(
+      rejected === null
+        ? { kind: "failed", fault: error.fault, error: report }
+        : { kind: "rejected", error: report, retryAfterMs: rejected },
+    );
+  }
+
+  // Exchange: what the caller does
+
+  write(chunk: Buffer): boolean {
+    if (this.phase === "settled" || this.#told) return true;
+    if (this.#exchange !== null) return this.#exchange.write(chunk);
+    this.#pending.push(chunk);
+    return false;
+  }
+
+  end(): void {
+    if (this.#exchange === null) this.#pendingEnd = true;
+    else if (this.phase === "running") this.#exchange.end();
+  }
+
+  resume(): void {
+    if (this.phase === "running") this.#exchange?.resume();
+  }
+
+  cancel(): void {
+    if (this.#told || this.#cancelled) return;
+    this.#cancelled = true;
+    if (this.phase === "running") {
+      this.#exchange?.cancel();
+      return;
+    }
+    if (this.phase === "waiting") {
+      this.#owner.left(this);
+      this.phase = "settled";
+      this.#cancelTimer?.();
+      this.#tell(cancelledOutcome());
+    }
+  }
+
+  // LinkResponder: what the instance does
+
+  head(head: ResponseHead): void {
+    if (this.#told) return;
+    this.#status = head.status;
+    this.#responder.head(head, this.#cold ? "cold" : "warm");
+  }
+
+  body(chunk: Buffer): boolean {
+    return this.#told ? true : this.#responder.body(chunk);
+  }
+
+  drained(): void {
+    if (!this.#told) this.#responder.drained?.();
+  }
+
+  bodyEnded(): void {
+    if (!this.#told) this.#responder.bodyEnded();
+  }
+
+  succeeded(): void {
+    this.#settle(this.#cancelled ? cancelledOutcome() : { kind: "succeeded" });
+  }
+
+  failed(error: ErrorReport): void {
+    this.#settle(this.#cancelled ? cancelledOutcome() : { kind: "failed", fault: error.fault, error });
+  }
+
+  lost(): void {
+    const instance = this.#instance;
+    if (instance === null) return;
+    this.#parts.supervise(
+      "ask why an instance ended",
+      instance.ended.then((end) => {
+        const error = endError(end, this.version.spec);
+        this.#settle({ kind: "failed", fault: error.fault, error: error.report() });
+      }),
+    );
+  }
+
+  #settle(outcome: Outcome): void {
+    if (this.phase === "settled") return;
+    this.phase = "settled";
+    this.#cancelTimer?.();
+    const instance = this.#instance;
+    instance?.invocationEnded(this.invocation.id);
+    this.#tell(outcome);
+    if (instance !== null) this.#owner.released(instance);
+  }
+
+  #timedOut(timeoutMs: number): void {
+    if (this.phase !== "running") return;
+    const error = new KoineError("function-timed-out", { timeoutMs });
+    this.#tell(this.#cancelled ? cancelledOutcome() : { kind: "timedOut", error: error.report() });
+    this.#exchange?.cancel();
+    if (this.#instance !== null) this.#owner.overran(this.#instance);
+  }
+
+  #sendPending(exchange: Exchange): void {
+    let flowing = true;
+    for (const chunk of this.#pending.splice(0)) flowing = exchange.write(chunk);
+    if (this.#pendingEnd) exchange.end();
+    else if (flowing) this.#responder.drained?.();
+  }
+
+  #tell(outcome: Outcome): void {
+    if (this.#told) return;
+    this.#told = true;
+    const figures = this.#figures();
+    this.#owner.finished(this, outcome, figures);
+    this.#responder.ended(outcome, figures);
+    this.#parts.onFinished(this.#activation(outcome, figures));
+  }
+
+  #figures(): InvocationFigures {
+    const nowMs = this.#parts.clock.monotonicMs();
+    const ran = this.#instance !== null;
+    return {
+      cold: this.#cold,
+      queuedMs: (ran ? this.#startedMs : nowMs) - this.#arrivedMs,
+      startMs: this.#startMs,
+      durationMs: ran ? nowMs - this.#startedMs : 0,
+      memoryBytes: this.#instance?.sampleMemory(nowMs) ?? 0,
+      instanceId: this.#instance?.id ?? "",
+    };
+  }
+
+  #activation(outcome: Outcome, figures: InvocationFigures): Activation {
+    const { invocation, version } = this;
+    return {
+      id: invocation.id,
+      namespace: version.namespace,
+      package: version.package,
+      name: version.name,
+      version: version.number,
+      mode: invocation.mode,
+      attempt: invocation.attempt,
+      state: outcome.kind,
+      startedAtMs: invocation.receivedAtMs,
+      durationMs: figures.durationMs,
+      queuedMs: figures.queuedMs,
+      startMs: figures.startMs,
+      cold: figures.cold,
+      memoryBytes: figures.memoryBytes,
+      status: this.#status,
+      error: outcome.kind === "succeeded" ? null : outcome.error,
+      instanceId: figures.instanceId,
+    };
+  }
+}
+
+function cancelledOutcome(): Outcome {
+  return { kind: "failed", fault: "caller", error: new KoineError("client-closed-request").report() };
+}
