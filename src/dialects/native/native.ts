@@ -1,0 +1,26 @@
+import { fileURLToPath } from "node:url";
+import type { Platform } from "../../platform/platform.ts";
+import type { Dialect, HandlerAdapters } from "../dialect.ts";
+import { apiRoutes, type PlatformFacts } from "./api.ts";
+import { Calls } from "./calls.ts";
+import { describeApi } from "./openapi.ts";
+import { Router } from "./router.ts";
+
+/** Koine's own handler models, in the order in which they are tried. */
+export const nativeAdapters: HandlerAdapters = {
+  folder: fileURLToPath(new URL("handlers", import.meta.url)),
+  models: { nodejs: ["web"], python: ["asgi", "wsgi"] },
+};
+
+/** Koine's own way of speaking: functions at `/fn/…`, management at `/v1/…`. */
+export function createNativeDialect(platform: Platform, facts: PlatformFacts): Dialect {
+  const calls = new Calls(platform);
+  const routes = apiRoutes(platform, calls, facts);
+  const router = new Router(routes, platform.parts.supervise);
+  return {
+    name: "native",
+    adapters: nativeAdapters,
+    handle: (request) => calls.handle(request) || router.handle(request),
+    openapi: () => describeApi(routes, facts.version),
+  };
+}
