@@ -1,0 +1,161 @@
+import { KoineError } from "../../core/errors.ts";
+import type { Mount, SandboxRequest } from "../sandbox.ts";
+import { INSIDE_HOSTNAME, INSIDE_ID } from "./etc.ts";
+import type { Machine } from "./machine.ts";
+
+export interface LaunchPlan {
+  readonly machine: Machine;
+  readonly request: SandboxRequest;
+  /** The folder that becomes `/` and holds all mount points; null: bubblewrap makes one in memory. */
+  readonly rootFolder: string | null;
+  readonly etcFolder: string;
+  /** Those of the request, with sources that the sandbox's user can reach. */
+  readonly mounts: readonly Mount[];
+  /** The kernel's user id to become; null: stay who we are. */
+  readonly userId: number | null;
+  /** Files of cgroups to join. */
+  readonly joinFiles: readonly string[];
+  /** The system call filter; null where there is none for this architecture. */
+  readonly filterFile: string | null;
+  /** Files below /proc that this user could write to although it has no capabilities; they become read-only. */
+  readonly covered: readonly string[];
+  /** Limits the processes by RLIMIT_NPROC, which counts within the sandbox's user namespace; for where no cgroup does. */
+  readonly limitPidsByUser: boolean;
+}
+
+/** File descriptors of the launched process. */
+export const launchDescriptors = {
+  channel: 3,
+  /** Says `ready`, or what is wrong, when the sandbox stands and the command is about to be executed. */
+  status: 4,
+  /** Takes bubblewrap's arguments, which therefore no `ps` shows. */
+  arguments: 5,
+  filter: 6,
+} as const;
+
+export interface Launch {
+  readonly file: string;
+  readonly args: readonly string[];
+  /** To be written to the descriptor `arguments`. */
+  readonly hiddenArguments: Buffer;
+}
+
+const { status, arguments: argumentsFd, filter } = launchDescriptors;
+
+/** Runs outside: nothing of the sandbox exists before it is a member of its cgroups. */
+const OUTER = `while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"`;
+const OUTER_WITH_FILTER = `filter=$1; shift; exec ${filter}<"$filter"; ${OUTER}`;
+
+/**
+ * The chain of programs, each replacing the one before: shell (join cgroups) → setpriv (become an unprivileged user) → bubblewrap
+ * (namespaces, root, filter) → shell (resource limits, report) → the command.
+ * @throws KoineError `sandbox-failed` for what no argument can hold
+ */
+export function planLaunch(plan: LaunchPlan): Launch {
+  const { machine, request } = plan;
+  const become =
+    plan.userId === null || machine.setpriv === null
+      ? []
+      : [machine.setpriv, `--reuid=${plan.userId}`, `--regid=${plan.userId}`, "--clear-groups", "--"];
+  const args = [
+    "-c",
+    plan.filterFile === null ? OUTER : OUTER_WITH_FILTER,
+    "koine",
+    ...(plan.filterFile === null ? [] : [plan.filterFile]),
+    ...plan.joinFiles,
+    "--",
+    ...become,
+    machine.bubblewrap,
+    "--args",
+    String(argumentsFd),
+    "--",
+    "/bin/sh",
+    "-c",
+    innerScript(plan),
+    "koine",
+    ...request.command,
+  ];
+  const hidden = [
+    ...namespaces(request),
+    ...root(plan),
+    ...devices(plan),
+    ...plan.mounts.flatMap(({ source, target, writable }) => [writable ? "--bind" : "--ro-bind", source, target]),
+    // Only now: mount points had to be made in it.
+    ...(plan.rootFolder === null ? ["--remount-ro", "/"] : []),
+    ...environment(request),
+    "--chdir",
+    request.cwd ?? "/",
+    ...(plan.filterFile === null ? [] : ["--seccomp", String(filter)]),
+  ];
+  // A zero byte would begin another argument, of the sender's choice.
+  if (hidden.some((argument) => argument.includes("\0"))) {
+    throw new KoineError("sandbox-failed", { detail: "a path or variable of it contains a zero byte" });
+  }
+  return {
+    file: machine.shell,
+    args,
+    hiddenArguments: Buffer.from(hidden.map((argument) => `${argument}\0`).join("")),
+  };
+}
+
+function namespaces(request: SandboxRequest): string[] {
+  return [
+    ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"],
+    request.network === "none" ? ["--unshare-net"] : [],
+    ["--uid", String(INSIDE_ID), "--gid", String(INSIDE_ID)],
+    ["--hostname", INSIDE_HOSTNAME],
+    ["--new-session", "--die-with-parent"],
+    ["--cap-drop", "ALL"],
+  ].flat();
+}
+
+function root({ machine, rootFolder, etcFolder }: LaunchPlan): string[] {
+  const own = machine.systemFolders.map((folder) => {
+    if (folder.kind === "folder") return ["--ro-bind", folder.path, folder.path];
+    return rootFolder === null ? ["--symlink", folder.to, folder.path] : [];
+  });
+  return [
+    rootFolder === null ? [] : ["--ro-bind", rootFolder, "/"],
+    ["--ro-bind", "/usr", "/usr"],
+    ...own,
+    ["--ro-bind", etcFolder, "/etc"],
+  ].flat();
+}
+
+const SHARED_MEMORY_BYTES_MAX = 64 * 1024 * 1024;
+
+function devices({ machine, request, covered }: LaunchPlan): string[] {
+  const { tmpBytesMax } = request.limits;
+  const size = (bytes: number): string[] => (machine.limitsTmp ? ["--size", String(bytes)] : []);
+  return [
+    ["--proc", "/proc", ...covered.flatMap((path) => ["--ro-bind", path, path]), "--dev", "/dev"],
+    // /dev itself is a file system in memory without a limit: only what programs must write to stays writable.
+    [...size(Math.min(tmpBytesMax, SHARED_MEMORY_BYTES_MAX)), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"],
+    ["--perms", "1777", ...size(tmpBytesMax), "--tmpfs", "/tmp"],
+  ].flat();
+}
+
+function environment(request: SandboxRequest): string[] {
+  const variables = { PATH: "/usr/local/bin:/usr/bin:/bin", HOME: "/tmp", TMPDIR: "/tmp", ...request.environment };
+  return ["--clearenv", ...Object.entries(variables).flatMap(([name, value]) => ["--setenv", name, value])];
+}
+
+/** Bytes of the unit in which `ulimit -f` counts. */
+const FILE_BLOCK_BYTES = 512;
+
+function innerScript({ request, limitPidsByUser }: LaunchPlan): string {
+  const { openFilesMax, fileBytesMax, pidsMax } = request.limits;
+  return [
+    "ulimit -c 0",
+    // A machine may allow less than what is asked for, never more.
+    `ulimit -n ${openFilesMax} 2>/dev/null`,
+    `ulimit -f ${Math.ceil(fileBytesMax / FILE_BLOCK_BYTES)} 2>/dev/null`,
+    // bash says -u, dash says -p; two more for bubblewrap and this shell's place.
+    ...(limitPidsByUser ? [`ulimit -u ${pidsMax + 1} 2>/dev/null || ulimit -p ${pidsMax + 1} 2>/dev/null`] : []),
+    // When the whole machine is short of memory, functions go before the platform.
+    "echo 500 >/proc/self/oom_score_adj 2>/dev/null",
+    `if [ ! -x "$1" ]; then echo "there is no program $1 inside" >&${status}; exit 127; fi`,
+    `echo ready >&${status}`,
+    `exec "$@" ${status}>&-`,
+  ].join("; ");
+}
