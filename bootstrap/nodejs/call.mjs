@@ -1,0 +1,292 @@
+import { LAST, WINDOW_BYTES, frameType } from "./connection.mjs";
+import { describeThrown, invalidResponse } from "./thrown.mjs";
+
+/** Credit is given in steps of this size: a small body needs none at all. */
+const CREDIT_BYTES = WINDOW_BYTES / 2;
+const EMPTY = Buffer.alloc(0);
+
+/**
+ * @typedef {import("./connection.mjs").Outbox} Outbox
+ *
+ * @typedef {object} HttpHead
+ * @property {string} id
+ * @property {number} attempt
+ * @property {number} deadlineMs milliseconds since the epoch
+ * @property {"http"} kind
+ * @property {string} method
+ * @property {string} url path and query below the function's own address
+ * @property {string[]} headers names and values in turn
+ * @property {string} basePath
+ * @property {string} origin
+ * @property {string} remoteAddress
+ *
+ * @typedef {object} EventHead
+ * @property {string} id
+ * @property {number} attempt
+ * @property {number} deadlineMs milliseconds since the epoch
+ * @property {"event"} kind
+ * @property {string} contentType
+ * @property {Record<string, unknown>} [context] what the dialect of the caller adds
+ *
+ * @typedef {HttpHead | EventHead} Head
+ */
+
+/** One invocation as a handler adapter sees it (docs/adapters.md). */
+export class Call {
+  /** @readonly @type {Head} */
+  head;
+  #outbox;
+  #stream;
+  #onSettled;
+  /** @type {AbortController | null} */
+  #controller = null;
+  #cancelled = false;
+  #settled = false;
+
+  /** @type {Buffer[]} */
+  #received = [];
+  #receivedAll;
+  #bodyTaken = false;
+  #uncredited = 0;
+  /** @type {(() => void) | null} */
+  #wakeReader = null;
+
+  #responded = false;
+  #answerEnded = false;
+  #sendWindow = WINDOW_BYTES;
+  /** @type {Buffer[]} */
+  #waiting = [];
+  /** @type {(() => void)[]} */
+  #wakeWriters = [];
+
+  /**
+   * @param {Outbox} outbox
+   * @param {number} stream
+   * @param {Head} head
+   * @param {{ body: Buffer, complete: boolean, onSettled: (stream: number) => void }} options
+   */
+  constructor(outbox, stream, head, options) {
+    this.head = head;
+    this.#outbox = outbox;
+    this.#stream = stream;
+    this.#onSettled = options.onSettled;
+    this.#receivedAll = options.complete;
+    if (options.body.length > 0) this.#received.push(options.body);
+  }
+
+  /** Fires when nobody waits for the answer any more. */
+  get signal() {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.#cancelled) this.#controller.abort(cancelReason());
+    }
+    return this.#controller.signal;
+  }
+
+  /** Where output of this call belongs: its stream, or the instance as a whole once it has settled. */
+  get logStream() {
+    return this.#settled ? 0 : this.#stream;
+  }
+
+  get settled() {
+    return this.#settled;
+  }
+
+  get responded() {
+    return this.#responded;
+  }
+
+  /** Milliseconds until the platform gives up on this call; never negative. */
+  remainingMs() {
+    return Math.max(0, this.head.deadlineMs - Date.now());
+  }
+
+  // The request's body: taken once, by one of these.
+
+  /** The whole body if it is here already, else null. Does not count as taking when it answers null. */
+  takeBody() {
+    if (!this.#receivedAll) return null;
+    this.#take();
+    const parts = this.#received;
+    this.#received = [];
+    return parts.length === 0 ? EMPTY : parts.length === 1 ? /** @type {Buffer} */ (parts[0]) : Buffer.concat(parts);
+  }
+
+  /** @returns {Promise<Buffer>} */
+  async readAll() {
+    const whole = this.takeBody();
+    if (whole !== null) return whole;
+    const parts = [];
+    for await (const part of this) parts.push(part);
+    return Buffer.concat(parts);
+  }
+
+  async *[Symbol.asyncIterator]() {
+    this.#take();
+    for (;;) {
+      const part = this.#received.shift();
+      if (part !== undefined) {
+        this.#consumed(part.length);
+        yield part;
+      } else if (this.#receivedAll) {
+        return;
+      } else if (this.#cancelled || this.#settled) {
+        throw cancelReason();
+      } else {
+        await /** @type {Promise<void>} */ (new Promise((resolve) => (this.#wakeReader = resolve)));
+      }
+    }
+  }
+
+  // The answer
+
+  /**
+   * @param {number} status
+   * @param {readonly string[]} headers names and values in turn
+   */
+  respond(status, headers) {
+    if (this.#settled) return;
+    if (this.#responded) throw new Error("the answer's head has been sent already");
+    this.#responded = true;
+    this.#outbox.text(frameType.head, this.#stream, 0, JSON.stringify({ status, headers }));
+  }
+
+  /**
+   * Sends a part of the answer. A promise means: wait for it before sending more.
+   * @param {Uint8Array | string} chunk
+   * @returns {Promise<void> | undefined}
+   */
+  write(chunk) {
+    if (this.#settled || this.#answerEnded) return undefined;
+    const bytes = toBuffer(chunk);
+    if (bytes.length === 0) return undefined;
+    this.#waiting.push(bytes);
+    this.#send();
+    if (this.#waiting.length === 0 || this.#cancelled) return undefined;
+    return new Promise((resolve) => this.#wakeWriters.push(resolve));
+  }
+
+  /**
+   * Completes the answer.
+   * @param {Uint8Array | string} [chunk] its last part
+   */
+  end(chunk) {
+    if (this.#settled || this.#answerEnded) return;
+    if (chunk !== undefined) {
+      const bytes = toBuffer(chunk);
+      if (bytes.length > 0) this.#waiting.push(bytes);
+    }
+    this.#answerEnded = true;
+    if (this.#waiting.length === 0) this.#outbox.frame(frameType.data, this.#stream, LAST, null);
+    else this.#send();
+  }
+
+  // What the engine does
+
+  /**
+   * @param {Buffer} part
+   * @param {boolean} last
+   */
+  receive(part, last) {
+    if (part.length > 0) this.#received.push(part);
+    if (last) this.#receivedAll = true;
+    this.#wake();
+  }
+
+  /** @param {number} bytes */
+  credit(bytes) {
+    this.#sendWindow += bytes;
+    this.#send();
+  }
+
+  cancel() {
+    this.#cancelled = true;
+    this.#controller?.abort(cancelReason());
+    this.#waiting = [];
+    this.#wake();
+    this.#wakeAllWriters();
+  }
+
+  // How it ends
+
+  /** The handler has settled without a fault: completes the answer where the adapter has not. */
+  async finish() {
+    if (this.#settled) return;
+    if (!this.#responded) {
+      if (!this.#cancelled) return this.fail(invalidResponse("the handler ended without an answer"));
+      this.respond(499, []);
+    }
+    this.end();
+    if (this.#waiting.length > 0) {
+      await /** @type {Promise<void>} */ (new Promise((resolve) => this.#wakeWriters.push(resolve)));
+      if (this.#settled) return;
+    }
+    this.#settle();
+    this.#outbox.frame(frameType.end, this.#stream, 0, null);
+  }
+
+  /** @param {unknown} thrown */
+  fail(thrown) {
+    if (this.#settled) return;
+    this.#settle();
+    this.#outbox.json(frameType.failed, this.#stream, describeThrown(thrown, "handler-failed"));
+  }
+
+  #settle() {
+    this.#settled = true;
+    this.#waiting = [];
+    this.#received = [];
+    this.#onSettled(this.#stream);
+    this.#wake();
+    this.#wakeAllWriters();
+  }
+
+  #take() {
+    if (this.#bodyTaken) throw new TypeError("the request's body has been read already");
+    this.#bodyTaken = true;
+  }
+
+  /** @param {number} bytes */
+  #consumed(bytes) {
+    this.#uncredited += bytes;
+    if (this.#uncredited < CREDIT_BYTES || this.#receivedAll || this.#settled) return;
+    this.#outbox.credit(this.#stream, this.#uncredited);
+    this.#uncredited = 0;
+  }
+
+  #wake() {
+    const wake = this.#wakeReader;
+    this.#wakeReader = null;
+    wake?.();
+  }
+
+  #wakeAllWriters() {
+    for (const wake of this.#wakeWriters.splice(0)) wake();
+  }
+
+  #send() {
+    if (this.#cancelled) this.#waiting = [];
+    while (this.#sendWindow > 0 && this.#waiting.length > 0) {
+      const chunk = /** @type {Buffer} */ (this.#waiting[0]);
+      const fits = chunk.length <= this.#sendWindow;
+      const part = fits ? chunk : chunk.subarray(0, this.#sendWindow);
+      if (fits) this.#waiting.shift();
+      else this.#waiting[0] = chunk.subarray(part.length);
+      this.#sendWindow -= part.length;
+      const last = this.#answerEnded && this.#waiting.length === 0;
+      this.#outbox.frame(frameType.data, this.#stream, last ? LAST : 0, part);
+    }
+    if (this.#waiting.length === 0) this.#wakeAllWriters();
+  }
+}
+
+/** @param {Uint8Array | string} chunk */
+function toBuffer(chunk) {
+  if (typeof chunk === "string") return Buffer.from(chunk);
+  if (chunk instanceof Uint8Array) return Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+  throw invalidResponse(`a body consists of text or bytes, not of ${typeof chunk}`);
+}
+
+function cancelReason() {
+  return new DOMException("The caller is gone", "AbortError");
+}

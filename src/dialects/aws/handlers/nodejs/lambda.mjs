@@ -1,0 +1,147 @@
+import { createContext } from "./lambda-context.mjs";
+import { httpEvent, sendHttpResult } from "./lambda-http.mjs";
+import { STREAMING, installAwslambda, runStreaming } from "./lambda-stream.mjs";
+
+/**
+ * Handler model `lambda`: `exports.handler = async (event, context[, callback])`. HTTP calls arrive as API Gateway payload 2.0, other
+ * calls as their JSON. See docs/handler-models.md.
+ *
+ * @typedef {import("../../../../../bootstrap/nodejs/call.mjs").Call} Call
+ * @typedef {import("../../../../../bootstrap/nodejs/load.mjs").Instance} Instance
+ * @typedef {((...given: any[]) => unknown) & { [STREAMING]?: unknown }} LambdaHandler
+ */
+export const model = "lambda";
+
+/**
+ * What module-level code may look for. Under `auto` only a handler that is called `handler` is taken for a Lambda function beforehand,
+ * so that libraries which look for Lambda's variables are not misled in functions of other models.
+ *
+ * @param {Instance} instance
+ * @param {{ explicit: boolean }} options
+ */
+export function prepare(instance, { explicit }) {
+  installAwslambda();
+  if (explicit || instance.exportName === "handler") setVariables(instance);
+}
+
+/**
+ * @param {Record<string, unknown>} exports
+ * @param {string | null} exportName
+ * @param {{ explicit: boolean }} options
+ * @returns {LambdaHandler | null}
+ */
+export function select(exports, exportName, { explicit }) {
+  /** @type {unknown} */
+  let value = exports;
+  for (const name of (exportName ?? "handler").split(".")) {
+    value = /** @type {Record<string, unknown> | null | undefined} */ (value)?.[name];
+  }
+  if (exportName === null && value === undefined && explicit) value = exports["default"];
+  return typeof value === "function" ? /** @type {LambdaHandler} */ (value) : null;
+}
+
+/**
+ * @param {LambdaHandler} handler
+ * @param {Instance} instance
+ */
+export function adapt(handler, instance) {
+  setVariables(instance);
+  const streaming = handler[STREAMING] !== undefined;
+  const mayCallBack = callsBack(handler);
+  return async (/** @type {Call} */ call) => {
+    const body = await call.readAll();
+    const { head } = call;
+    const event = head.kind === "http" ? httpEvent(head, body) : eventOf(body, instance);
+    if (streaming) {
+      await runStreaming(handler, event, { call, context: createContext(call, instance).context });
+      return;
+    }
+    const result = await run(handler, event, { created: createContext(call, instance), mayCallBack });
+    if (head.kind === "http") {
+      sendHttpResult(call, result, instance);
+    } else {
+      call.respond(200, ["content-type", "application/json"]);
+      call.end(toJson(result, instance));
+    }
+  };
+}
+
+/** @param {Instance} instance @param {() => Call} makeCall */
+export async function rehearse(instance, makeCall) {
+  const handler = async () => ({ statusCode: 200, body: "ok" });
+  await rehearsed(handler, instance)(makeCall());
+}
+
+/** As `adapt`, but without leaving traces in the environment. @param {LambdaHandler} handler @param {Instance} instance */
+function rehearsed(handler, instance) {
+  return async (/** @type {Call} */ call) => {
+    const { head } = call;
+    const event = head.kind === "http" ? httpEvent(head, await call.readAll()) : null;
+    const result = await run(handler, event, { created: createContext(call, instance), mayCallBack: false });
+    sendHttpResult(call, result, instance);
+  };
+}
+
+/** @param {Instance} instance */
+function setVariables(instance) {
+  const { env } = process;
+  env["AWS_LAMBDA_FUNCTION_NAME"] ??= instance.function.name;
+  env["AWS_LAMBDA_FUNCTION_VERSION"] ??= String(instance.function.version);
+  env["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] ??= String(Math.round(instance.memoryBytesMax / 1_048_576));
+  env["LAMBDA_TASK_ROOT"] ??= instance.codePath;
+  env["_HANDLER"] ??= instance.handler;
+}
+
+/**
+ * Whether a handler that answers nothing may still answer later, by its callback or by `context.succeed` and the like.
+ * @param {LambdaHandler} handler
+ */
+function callsBack(handler) {
+  return handler.length >= 3 || /\b(succeed|fail|done|arguments)\b/.test(Function.prototype.toString.call(handler));
+}
+
+/**
+ * @param {LambdaHandler} handler
+ * @param {unknown} event
+ * @param {{ created: ReturnType<typeof createContext>, mayCallBack: boolean }} options
+ */
+async function run(handler, event, { created, mayCallBack }) {
+  const returned = handler(event, created.context, created.callback);
+  if (isThenable(returned)) return Promise.race([created.called, returned]);
+  // As in Lambda, what a function without a promise returns counts only when it has no callback to answer by.
+  if (mayCallBack || created.wasCalled()) return created.called;
+  return returned;
+}
+
+/**
+ * @param {Buffer} body
+ * @param {Instance} instance
+ * @returns {unknown}
+ */
+function eventOf(body, instance) {
+  if (body.length === 0) return {};
+  try {
+    return JSON.parse(body.toString("utf8"));
+  } catch (error) {
+    const detail = error instanceof Error ? error.message : "";
+    throw instance.invalidResponse(`a lambda handler takes JSON, and the payload is none: ${detail}`);
+  }
+}
+
+/**
+ * @param {unknown} result
+ * @param {Instance} instance
+ */
+function toJson(result, instance) {
+  try {
+    return JSON.stringify(result) ?? "null";
+  } catch (error) {
+    const detail = error instanceof Error ? error.message : String(error);
+    throw instance.invalidResponse(`the result cannot be written as JSON: ${detail}`);
+  }
+}
+
+/** @param {unknown} value @returns {value is PromiseLike<unknown>} */
+function isThenable(value) {
+  return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
+}

@@ -1,0 +1,314 @@
+"""Handler model `lambda`: `def handler(event, context)`, plain or async. HTTP calls arrive as API Gateway events of payload format 2.0."""
+
+import os
+import time
+from json import JSONEncoder, loads
+
+from koine_bootstrap.failure import InvalidResponse
+from koine_bootstrap.signature import is_async, positional
+
+MODEL = "lambda"
+
+_NAMES = ("handler", "lambda_handler", "main")
+_APPLICATION_NAMES = ("app", "application")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_JSON_HEADERS = ("content-type", "application/json")
+_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/javascript", "application/x-www-form-urlencoded")
+_ACCOUNT = "000000000000"
+
+
+def select(module, name):
+    """The handler among a module's attributes, or None. Without a name: `handler`, `lambda_handler`, `main`."""
+    if name:
+        value = getattr(module, name, None)
+        return value if callable(value) and not isinstance(value, type) else None
+    for candidate in _NAMES:
+        value = getattr(module, candidate, None)
+        if callable(value) and not isinstance(value, type) and (candidate != "main" or _takes_two(value)):
+            return value
+    # Frameworks such as Chalice make an application that is called like a handler.
+    for candidate in _APPLICATION_NAMES:
+        value = getattr(module, candidate, None)
+        if callable(value) and not isinstance(value, type) and positional(value) == ["event", "context"]:
+            return value
+    return None
+
+
+def adapt(handler, instance):
+    """A callable that runs one invocation; a coroutine function when the handler is one."""
+    surroundings = _Surroundings(instance)
+
+    if is_async(handler):
+
+        async def call_async(invocation):
+            from asyncio import current_task
+
+            invocation.on_cancel = current_task().cancel
+            event = _event(invocation, await invocation.read_all_async(), surroundings)
+            result = await handler(event, Context(invocation, surroundings))
+            await invocation.respond_async(*_answer(invocation, result))
+
+        return call_async
+
+    def call(invocation):
+        event = _event(invocation, invocation.read_all(), surroundings)
+        result = handler(event, Context(invocation, surroundings))
+        if hasattr(result, "__await__"):
+            result = _run(result)
+        invocation.respond(*_answer(invocation, result))
+
+    return call
+
+
+def _takes_two(value):
+    """Tells a handler from the `main()` of a script."""
+    names = positional(value)
+    return names is None or len(names) == 2
+
+
+class Context:
+    """What handlers get as their second argument."""
+
+    __slots__ = ("_deadline_ms", "_surroundings", "aws_request_id", "client_context", "identity", "__dict__")
+
+    def __init__(self, invocation, surroundings):
+        self._deadline_ms = invocation.deadline_ms
+        self._surroundings = surroundings
+        self.aws_request_id = invocation.id
+        given = (invocation.context or {}) if invocation.kind == "event" else {}
+        self.client_context = _client_context(given.get("clientContext"))
+        self.identity = _Object(cognito_identity_id=None, cognito_identity_pool_id=None)
+
+    function_name = property(lambda self: self._surroundings.function_name)
+    function_version = property(lambda self: self._surroundings.function_version)
+    invoked_function_arn = property(lambda self: self._surroundings.invoked_function_arn)
+    memory_limit_in_mb = property(lambda self: self._surroundings.memory_limit_in_mb)
+    log_group_name = property(lambda self: self._surroundings.log_group_name)
+    log_stream_name = property(lambda self: self._surroundings.log_stream_name)
+
+    def get_remaining_time_in_millis(self):
+        return max(0, int(self._deadline_ms - time.time() * 1000))
+
+    def log(self, message):
+        print(message, end="")
+
+
+class _Surroundings:
+    """What stays the same between invocations."""
+
+    def __init__(self, instance):
+        function = instance.function
+        region = os.environ.get("AWS_REGION") or "us-east-1"
+        self.function_name = function["name"]
+        self.function_version = str(function["version"])
+        # AWS gives Python a str here.
+        self.memory_limit_in_mb = str(instance.memory_bytes_max // (1024 * 1024))
+        self.invoked_function_arn = "arn:aws:lambda:%s:%s:function:%s" % (region, _ACCOUNT, self.function_name)
+        self.log_group_name = os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME") or "/aws/lambda/" + self.function_name
+        self.log_stream_name = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME") or "%s/[%s]%s" % (
+            time.strftime("%Y/%m/%d", time.gmtime()),
+            self.function_version,
+            os.urandom(16).hex(),
+        )
+
+
+class _Object:
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+
+def _client_context(given):
+    if not isinstance(given, dict):
+        return None
+    client = given.get("client")
+    return _Object(custom=given.get("custom"), env=given.get("env"), client=_Object(**client) if isinstance(client, dict) else None)
+
+
+# What the handler gets.
+
+
+def _event(invocation, body, surroundings):
+    if invocation.kind == "http":
+        return _gateway_event(invocation, body, surroundings)
+    if not body:
+        return {}
+    try:
+        return loads(body)
+    except (ValueError, RecursionError) as thrown:
+        raise ValueError("the payload is not valid JSON: %s" % thrown) from None
+
+
+def _gateway_event(invocation, body, surroundings):
+    path, _, query = invocation.url.partition("?")
+    headers, cookies = _headers(invocation.headers)
+    now = time.time()
+    domain = invocation.origin.partition("://")[2].partition(":")[0] or "localhost"
+    event = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": headers,
+        "requestContext": {
+            "accountId": _ACCOUNT,
+            "apiId": surroundings.function_name,
+            "domainName": domain,
+            "domainPrefix": domain.partition(".")[0],
+            "http": {
+                "method": invocation.method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": invocation.remote_address,
+                "userAgent": headers.get("user-agent", ""),
+            },
+            "requestId": invocation.id,
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": _common_log_time(now),
+            "timeEpoch": int(now * 1000),
+        },
+        "isBase64Encoded": False,
+    }
+    if cookies:
+        event["cookies"] = cookies
+    if query:
+        event["queryStringParameters"] = _query_parameters(query)
+    if body:
+        event["body"], event["isBase64Encoded"] = _body_text(body, headers)
+    return event
+
+
+def _headers(flat):
+    headers = {}
+    cookies = []
+    for at in range(0, len(flat), 2):
+        name = flat[at].lower()
+        value = flat[at + 1]
+        if name == "cookie":
+            cookies += [cookie.strip() for cookie in value.split(";") if cookie.strip()]
+        else:
+            headers[name] = headers[name] + "," + value if name in headers else value
+    return headers, cookies
+
+
+def _query_parameters(query):
+    from urllib.parse import parse_qsl
+
+    parameters = {}
+    for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=None):
+        parameters[name] = parameters[name] + "," + value if name in parameters else value
+    return parameters
+
+
+def _body_text(body, headers):
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    textual = not kind or kind.startswith(_TEXT_TYPES) or kind.endswith(("+json", "+xml"))
+    if textual and "content-encoding" not in headers:
+        try:
+            return body.decode("utf-8"), False
+        except UnicodeDecodeError:
+            pass
+    from binascii import b2a_base64
+
+    return b2a_base64(body, newline=False).decode("ascii"), True
+
+
+def _common_log_time(now):
+    utc = time.gmtime(now)
+    return "%02d/%s/%d:%02d:%02d:%02d +0000" % (
+        utc.tm_mday,
+        _MONTHS[utc.tm_mon - 1],
+        utc.tm_year,
+        utc.tm_hour,
+        utc.tm_min,
+        utc.tm_sec,
+    )
+
+
+# What the handler gives.
+
+
+def _answer(invocation, result):
+    """Status, headers, body."""
+    if invocation.kind == "event":
+        return 200, _JSON_HEADERS, _json(result)
+    if isinstance(result, dict) and "statusCode" in result:
+        return _gateway_answer(result)
+    if isinstance(result, str):
+        return 200, _JSON_HEADERS, result.encode("utf-8", "surrogatepass")
+    return 200, _JSON_HEADERS, _json(result)
+
+
+def _gateway_answer(result):
+    headers = []
+    for name, value in (result.get("headers") or {}).items():
+        headers += (str(name), _header_value(name, value))
+    for name, values in (result.get("multiValueHeaders") or {}).items():
+        for value in values:
+            headers += (str(name), _header_value(name, value))
+    for cookie in result.get("cookies") or ():
+        headers += ("set-cookie", str(cookie))
+    if not any(name.lower() == "content-type" for name in headers[::2]):
+        headers += _JSON_HEADERS
+    return _status(result["statusCode"]), headers, _body_bytes(result)
+
+
+def _status(status):
+    try:
+        code = int(status)
+    except (TypeError, ValueError):
+        code = 0
+    if isinstance(status, (bool, float)) or not 200 <= code <= 599:
+        raise InvalidResponse("statusCode must be a number from 200 to 599, not %.100r" % (status,))
+    return code
+
+
+def _header_value(name, value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise InvalidResponse("header %.100r must be a str or a number, not %s" % (name, type(value).__name__))
+
+
+def _body_bytes(result):
+    body = result.get("body")
+    if body is None:
+        return b""
+    if not isinstance(body, str):
+        raise InvalidResponse("the body must be a str (json.dumps makes one), not %s" % type(body).__name__)
+    if not result.get("isBase64Encoded"):
+        return body.encode("utf-8", "surrogatepass")
+    from binascii import Error, a2b_base64
+
+    try:
+        return a2b_base64(body)
+    except (Error, ValueError) as thrown:
+        raise InvalidResponse("isBase64Encoded is true, but the body is not Base64: %s" % thrown) from None
+
+
+def _unusual(value):
+    """Numbers of databases come as Decimal; anything else that JSON does not know is an error."""
+    if type(value).__name__ == "Decimal" and hasattr(value, "as_integer_ratio"):
+        return int(value) if value == value.to_integral_value() else float(value)
+    raise TypeError("%s cannot be written as JSON" % type(value).__name__)
+
+
+_encode = JSONEncoder(ensure_ascii=False, allow_nan=False, default=_unusual).encode
+
+
+def _json(result):
+    try:
+        return _encode(result).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError, RecursionError) as thrown:
+        raise InvalidResponse("the handler's result cannot be written as JSON: %s" % thrown) from None
+
+
+def _run(awaitable):
+    """For a plain function that returns a coroutine, such as a decorated `async def`."""
+    import asyncio
+
+    async def wait():
+        return await awaitable
+
+    return asyncio.run(wait())
