@@ -162,7 +162,7 @@ class Greeting(unittest.TestCase):
     },
   },
   lambda: {
-    summary: "JavaScript: a handler as on AWS Lambda",
+    summary: "JavaScript: a Lambda handler",
     files: {
       "koine.json": projectFile("index.handler"),
       "index.mjs": `/** Gets HTTP requests in API Gateway's form (payload 2.0), and events as they are. */
@@ -184,7 +184,7 @@ test("greets by name", async () => {
   assert.deepEqual(JSON.parse(body), { message: "Hello, you!" });
 });
 `,
-      "README.md": readme("A function as on AWS Lambda: `index.mjs` exports `handler(event, context)`.", "node --test"),
+      "README.md": readme("A Lambda handler: `index.mjs` exports `handler(event, context)`.", "node --test"),
     },
   },
   web: {

@@ -17,6 +17,8 @@ export interface InstanceOwner {
 }
 
 const MEMORY_SAMPLE_MS = 1_000;
+/** How long a process may take to end after its link has closed. */
+const ENDING_MS_MAX = 1_000;
 
 /** One Sandbox specialised to one Version. */
 export class Instance {
@@ -119,7 +121,7 @@ export class Instance {
     this.#assemblers.clear();
     if (this.state.kind !== "stopped") this.apply({ kind: "ended" });
     this.#owner?.instanceEnded(this);
-    this.#parts.supervise("stop an instance whose link closed", this.#sandbox.stop(0));
+    endSoon(this.#parts, this.#sandbox);
   }
 }
 
@@ -186,7 +188,7 @@ async function specialise(
         "ask why an instance ended while loading",
         sandbox.ended.then((end) => ended(loadError(end, spec))),
       );
-      parts.supervise("stop an instance that closed while loading", sandbox.stop(0));
+      endSoon(parts, sandbox);
     },
   };
   if (booted.closedReason !== null) booted.owner.closed(booted.closedReason);
@@ -224,9 +226,18 @@ async function specialise(
       throw new KoineError("handler-load-timeout", { handler: spec.handler, timeoutMs: parts.limits.loadTimeoutMs });
     }
     const error = toKoineError(thrown);
-    if (booted.closedReason !== null && error.fault !== "function") await lost;
+    // The sandbox knows better than the link why it ended.
+    if (booted.closedReason !== null) await lost;
     throw error;
   }
+}
+
+/** A process whose link closed is about to end by itself, and then tells why; one that does not is ended. */
+function endSoon(parts: EngineParts, sandbox: Sandbox): void {
+  const cancel = parts.clock.after(ENDING_MS_MAX, () => {
+    parts.supervise("stop a sandbox whose link closed", sandbox.stop(0));
+  });
+  parts.supervise("wait for the end of a sandbox", sandbox.ended.then(cancel));
 }
 
 function lineAssembler(

@@ -1,0 +1,111 @@
+// Sets up what is missing, says what it does, and changes nothing when nothing is missing.
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { nodePackageName } from "./node-version.mjs";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** Debian packages by the program that shows that they are there. */
+const SYSTEM_PACKAGES = {
+  start: [
+    { program: "bwrap", packages: ["bubblewrap"], why: "isolates functions from the machine" },
+    { program: "unshare", packages: ["util-linux"], why: "gives the platform a mount namespace of its own" },
+    { program: "python3", packages: ["python3"], why: "runs Python functions" },
+  ],
+  test: [{ program: "pip3", packages: ["python3-pip"], why: "installs the Python packages of functions" }],
+};
+
+/**
+ * @param {{ purpose: "start" | "test" }} options
+ * @returns {boolean} whether koine can run
+ */
+export function setup({ purpose }) {
+  if (Number(process.versions.node.split(".")[0]) < 20) {
+    say(`Node ${process.versions.node} is too old to set up koine: Node 20 or newer is needed`);
+    return false;
+  }
+  if (!installPackages()) return false;
+  installSystemPackages([...SYSTEM_PACKAGES.start, ...(purpose === "test" ? SYSTEM_PACKAGES.test : [])]);
+  return true;
+}
+
+/** Path of the Node that koine runs on. */
+export function nodePath() {
+  const manifest = createRequire(import.meta.url).resolve(`${nodePackageName()}/package.json`);
+  return join(dirname(manifest), "bin", "node");
+}
+
+function installPackages() {
+  if (packagesAreCurrent()) return true;
+  say("installing koine's packages and its Node (npm ci)");
+  const { status, error } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: root, stdio: ["ignore", 2, 2] });
+  if (status === 0) return true;
+  say(`npm ci failed${error === undefined ? "" : `: ${error.message}`}`);
+  return false;
+}
+
+function packagesAreCurrent() {
+  const installed = join(root, "node_modules", ".package-lock.json");
+  if (!existsSync(installed) || !existsSync(join(root, "node_modules", nodePackageName(), "bin", "node"))) return false;
+  if (statSync(installed).mtimeMs >= statSync(join(root, "package-lock.json")).mtimeMs) return true;
+  return sameVersions(installed, join(root, "package-lock.json"));
+}
+
+/**
+ * @param {string} installed
+ * @param {string} wanted
+ */
+function sameVersions(installed, wanted) {
+  const [have, want] = [installed, wanted].map((path) => JSON.parse(readFileSync(path, "utf8")).packages);
+  return Object.entries(want).every(([name, entry]) => name === "" || entry.optional === true || have[name]?.version === entry.version);
+}
+
+/** @param {{ program: string, packages: string[], why: string }[]} wanted */
+function installSystemPackages(wanted) {
+  if (process.platform !== "linux") {
+    say("this is not Linux: functions run as plain processes, without isolation");
+    return;
+  }
+  const missing = wanted.filter(({ program }) => !onPath(program));
+  if (missing.length === 0) return;
+  const names = missing.flatMap(({ packages }) => packages);
+  const asRoot = process.getuid?.() === 0 ? [] : onPath("sudo") && succeeds("sudo", ["-n", "true"]) ? ["sudo", "-n"] : null;
+  if (onPath("apt-get") && asRoot !== null) {
+    say(`installing ${names.join(", ")} (apt-get)`);
+    const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+    const apt = (/** @type {string[]} */ ...args) => {
+      const [program = "", ...rest] = [...asRoot, "apt-get", ...args];
+      return spawnSync(program, rest, { stdio: ["ignore", "ignore", 2], env: environment }).status === 0;
+    };
+    const install = () => apt("install", "-y", "-qq", "--no-install-recommends", ...names);
+    if (install() || (apt("update", "-qq") && install())) return;
+  }
+  for (const { program, packages, why } of missing) {
+    if (!onPath(program)) say(`missing: ${program}, which ${why}; to get it: apt-get install ${packages.join(" ")} (as root)`);
+  }
+}
+
+/** @param {string} program */
+function onPath(program) {
+  return (process.env["PATH"] ?? "").split(":").some((folder) => folder !== "" && existsSync(join(folder, program)));
+}
+
+/**
+ * @param {string} program
+ * @param {string[]} args
+ */
+function succeeds(program, args) {
+  return spawnSync(program, args, { stdio: "ignore" }).status === 0;
+}
+
+/** @param {string} text */
+function say(text) {
+  process.stderr.write(`  ${text}\n`);
+}
+
+if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  process.exit(setup({ purpose: process.argv.includes("--test") ? "test" : "start" }) ? 0 : 1);
+}

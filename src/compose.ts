@@ -1,0 +1,292 @@
+import { createHash } from "node:crypto";
+import { access, constants, mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Config } from "./config.ts";
+import { systemClock } from "./core/clock.ts";
+import { KoineError } from "./core/errors.ts";
+import { limits } from "./core/limits.ts";
+import { type Logger, type Supervise, Telemetry } from "./core/telemetry.ts";
+import { awsAdapters } from "./dialects/aws/aws.ts";
+import type { HandlerAdapters } from "./dialects/dialect.ts";
+import { createNativeDialect, nativeAdapters } from "./dialects/native/native.ts";
+import { Engine } from "./engine/engine.ts";
+import { Access } from "./gateway/access.ts";
+import { Gateway } from "./gateway/gateway.ts";
+import { Catalogue } from "./platform/catalogue.ts";
+import { installSettingsPath } from "./platform/install-dependencies.ts";
+import { installEnvironment } from "./platform/install-environment.ts";
+import { Journal } from "./platform/journal.ts";
+import { CodePackages } from "./platform/packages.ts";
+import type { PlatformParts } from "./platform/parts.ts";
+import { Platform } from "./platform/platform.ts";
+import { Secrets } from "./platform/secrets.ts";
+import { createFramesProtocol } from "./protocols/frames.ts";
+import { Dispatcher } from "./queue/dispatcher.ts";
+import { createNodeRuntime } from "./runtimes/nodejs.ts";
+import { createPythonRuntime } from "./runtimes/python.ts";
+import { insidePaths, type Runtime } from "./runtimes/runtime.ts";
+import { openNoneDriver } from "./sandbox/none/driver.ts";
+import { openProcessDriver } from "./sandbox/process/driver.ts";
+import type { SandboxDriver } from "./sandbox/sandbox.ts";
+import { openFileBlobs } from "./store/files.ts";
+import { openSqliteStore } from "./store/sqlite.ts";
+import type { Store } from "./store/store.ts";
+import { openVault } from "./store/vault.ts";
+
+/** The one place where implementations are chosen and wired. */
+export interface Composition {
+  readonly config: Config;
+  readonly platform: Platform;
+  readonly engine: Engine;
+  readonly gateway: Gateway;
+  readonly driver: SandboxDriver;
+  readonly dispatcher: Dispatcher;
+  /** What was left behind by an earlier, killed platform and swept away. */
+  readonly swept: number;
+  close(): Promise<void>;
+}
+
+const RETENTION_INTERVAL_MS = 10 * 60_000;
+const ASYNC_IN_FLIGHT_MAX = 64;
+const SPARES_MIN = 2;
+const SPARES_MAX = 8;
+
+/** Adapters in the order in which `auto` tries them. */
+const ADAPTERS: readonly { readonly dialect: string; readonly adapters: HandlerAdapters }[] = [
+  { dialect: "native", adapters: nativeAdapters },
+  { dialect: "aws", adapters: awsAdapters },
+];
+
+interface Base {
+  readonly config: Config;
+  readonly version: string;
+  readonly logger: Logger;
+  readonly supervise: Supervise;
+}
+
+/** Opens the data directory and wires everything; nothing listens yet. @throws KoineError */
+export async function compose(base: Base): Promise<Composition> {
+  const { config, logger, supervise } = base;
+  const { dataDirectory } = config;
+  await prepareDataDirectory(dataDirectory);
+  const store = await openStore(dataDirectory, logger);
+  const clock = systemClock;
+  const telemetry = new Telemetry();
+  const driver = await openDriver(config, logger);
+  const swept = await driver.sweep();
+  const runtimes = openRuntimes(dataDirectory, config);
+  const journal = new Journal(store.log, limits);
+  const vault = await openVault({ keyFile: join(dataDirectory, "secrets.key") });
+  const secrets = new Secrets(store, vault, limits);
+  const packages = await CodePackages.open({
+    blobs: store.blobs,
+    directory: join(dataDirectory, "packages"),
+    limits,
+    driver,
+    clock,
+    installEnvironment: installEnvironment({ environment: config.environment, insideFolder: installSettingsPath }),
+  });
+  const catalogue = await Catalogue.open(store);
+  const prepareCode = codePreparer(packages, runtimes);
+  const engine = new Engine({
+    clock,
+    limits,
+    driver,
+    protocol: createFramesProtocol(),
+    runtimes,
+    adaptersOf,
+    adapterMounts: ADAPTERS.map(({ dialect, adapters }) => ({
+      source: adapters.folder,
+      target: `${insidePaths.handlers}/${dialect}`,
+    })),
+    network: "host",
+    prepareVersion: async (version, signal) => {
+      const [codeFolder, opened] = await Promise.all([
+        prepareCode(version, { signal }),
+        secrets.open(version.namespace, version.spec.secrets),
+      ]);
+      return { codeFolder, environment: { ...version.spec.environment, ...opened } };
+    },
+    onFinished: (activation) => journal.activation(activation),
+    onLog: (record) => journal.line(record),
+    telemetry,
+    logger,
+    supervise,
+    settings: {
+      memoryBudgetBytes: config.memoryBudgetBytes,
+      instancesMax: limits.instancesMax,
+      idleTimeoutMs: config.idleTimeoutMs,
+      sparesMin: SPARES_MIN,
+      sparesMax: SPARES_MAX,
+    },
+  });
+  const parts: PlatformParts = {
+    clock,
+    limits,
+    store,
+    catalogue,
+    packages,
+    secrets,
+    journal,
+    engine,
+    runtimes,
+    logger,
+    supervise,
+    prepareCode,
+    models: (language) => ADAPTERS.flatMap(({ adapters }) => adapters.models[language] ?? []),
+  };
+  const platform = new Platform(parts);
+  const dispatcher = startDispatcher(platform);
+  const access = new Access({ grants: config.grants, hosts: config.hosts });
+  const native = createNativeDialect(platform, {
+    version: base.version,
+    startedAtMs: clock.nowMs(),
+    dataDirectory,
+    sandbox: driver.name,
+    authentication: access.configured,
+    memoryBudgetBytes: config.memoryBudgetBytes,
+    doctor: () => driver.inspect(),
+  });
+  const openapi = (): Readonly<Record<string, unknown>> => native.openapi?.() ?? {};
+  const gateway = new Gateway({ access, dialects: [native], telemetry, logger, limits, openapi });
+  const stopRetention = keepRetention(parts);
+  engine.useRuntimes(catalogue.runtimesInUse());
+  return {
+    config,
+    platform,
+    engine,
+    gateway,
+    driver,
+    dispatcher,
+    swept,
+    async close() {
+      stopRetention();
+      await engine.close();
+      await packages.close();
+      await journal.flush();
+      await driver.close();
+      await store.close();
+    },
+  };
+}
+
+/** @throws KoineError `data-directory-unusable` */
+async function prepareDataDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (thrown) {
+    const detail = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new KoineError("data-directory-unusable", { directory, detail }, { cause: thrown });
+  }
+}
+
+async function openStore(directory: string, logger: Logger): Promise<Store> {
+  const sqlite = await openSqliteStore({ directory, logger });
+  const blobs = await openFileBlobs(join(directory, "blobs"));
+  const { values, log, queue } = sqlite;
+  return { values, log, queue, blobs, close: () => sqlite.close() };
+}
+
+async function openDriver(config: Config, logger: Logger): Promise<SandboxDriver> {
+  const directory = join(config.dataDirectory, "sandboxes");
+  const tag = createHash("sha256").update(config.dataDirectory).digest("hex").slice(0, 12);
+  if (config.sandbox === "none") return await openNoneDriver({ directory });
+    try {
+    return await openProcessDriver({ directory, tag, logger, privateMounts: config.privateMounts });
+  } catch (thrown) {
+    if (config.sandbox === "process") throw thrown;
+    logger.log("warn", "functions are NOT isolated from this machine; 'koine doctor' says what is missing", {
+      cause: String(thrown),
+    });
+    return await openNoneDriver({ directory });
+  }
+}
+
+function openRuntimes(dataDirectory: string, config: Config): ReadonlyMap<string, Runtime> {
+  const bootstrap = (language: string): string => fileURLToPath(new URL(`../bootstrap/${language}`, import.meta.url));
+  const cacheDirectory = join(dataDirectory, "runtimes");
+  const node = (name: "nodejs26.x" | "nodejs24.x" | "nodejs22.x"): Runtime =>
+    createNodeRuntime({
+      name,
+      cacheDirectory,
+      bootstrapFolder: bootstrap("nodejs"),
+      adapters: adaptersOf("nodejs"),
+      environment: config.environment,
+    });
+  const python = createPythonRuntime({
+    name: "python3",
+    bootstrapFolder: bootstrap("python"),
+    handlerFolders: ADAPTERS.map(({ adapters }) => adapters.folder),
+    searchPath: config.environment["PATH"] ?? "",
+  });
+  const all = [node("nodejs26.x"), node("nodejs24.x"), node("nodejs22.x"), python];
+  return new Map(all.map((runtime) => [runtime.name, runtime]));
+}
+
+/** Adapters of a language, as paths inside a sandbox. */
+function adaptersOf(
+  language: string,
+): readonly { readonly dialect: string; readonly model: string; readonly path: string }[] {
+  const extension = language === "nodejs" ? "mjs" : "py";
+  return ADAPTERS.flatMap(({ dialect, adapters }) =>
+    (adapters.models[language] ?? []).map((model) => ({
+      dialect,
+      model,
+      path: `${insidePaths.handlers}/${dialect}/${language}/${model}.${extension}`,
+    })),
+  );
+}
+
+function codePreparer(packages: CodePackages, runtimes: ReadonlyMap<string, Runtime>): PlatformParts["prepareCode"] {
+  return async (version, { onPhase, onOutput, signal }) => {
+    const { code, runtime: name } = version.spec;
+    const runtime = runtimes.get(name);
+    if (runtime === undefined)
+      throw new KoineError("unknown-runtime", { runtime: name, known: [...runtimes.keys()].join(", ") });
+    onPhase?.(`preparing ${name}`);
+    const launch = await runtime.prepare(signal);
+    if (version.spec.memoryBytesMax < launch.overheadBytes) {
+      const allowed = `at least ${Math.ceil(launch.overheadBytes / 1024 / 1024)} MB, which ${name} needs for itself`;
+      throw new KoineError("limit-exceeded", { what: "memory", value: version.spec.memoryBytesMax, allowed });
+    }
+    const built = await packages.withDependencies(code, { name, launch }, { onOutput: onOutput ?? (() => {}), signal });
+    return built.folder;
+  };
+}
+
+function startDispatcher(platform: Platform): Dispatcher {
+  const { store, clock, limits: bounds, supervise, logger } = platform.parts;
+  const dispatcher = new Dispatcher({
+    queue: store.queue,
+    clock,
+    invoke: (lease, signal) => platform.runLease(lease, signal),
+    policyOf: () => ({
+      attemptsMax: bounds.asyncAttemptsMax,
+      ageMsMax: bounds.asyncAgeMsMax,
+      delaysMs: [60_000, 120_000],
+    }),
+    laneLimit: (lane) => platform.laneLimit(lane),
+    inFlightMax: ASYNC_IN_FLIGHT_MAX,
+    supervise,
+    logger,
+  });
+  platform.onEnqueued = () => dispatcher.notify();
+  dispatcher.start();
+  return dispatcher;
+}
+
+/** Removes old activations and logs, now and then; answers how to stop. */
+function keepRetention({ store, clock, limits: bounds, supervise }: PlatformParts): () => void {
+  const run = (): void => {
+    const retained = store.log.retain({
+      olderThanMs: clock.nowMs() - bounds.activationRetentionMs,
+      bytesMax: bounds.journalBytesMax,
+    });
+    supervise("remove old activations and logs", retained);
+  };
+  const timer = setInterval(run, RETENTION_INTERVAL_MS);
+  timer.unref();
+  return () => clearInterval(timer);
+}

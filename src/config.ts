@@ -1,0 +1,121 @@
+import { readFileSync } from "node:fs";
+import { totalmem } from "node:os";
+import { resolve } from "node:path";
+import type { UpOptions } from "./cli/commands/up.ts";
+import { KoineError } from "./core/errors.ts";
+import { isName } from "./core/function.ts";
+import type { Right } from "./core/invocation.ts";
+import { limits } from "./core/limits.ts";
+import type { TokenGrant } from "./gateway/access.ts";
+
+/** Everything that can be set, from flags and environment; the one reader of both. See docs/configuration.md. */
+export interface Config {
+  readonly port: number;
+  readonly host: string;
+  /** Absolute. */
+  readonly dataDirectory: string;
+  readonly sandbox: "auto" | "process" | "none";
+  readonly examples: boolean;
+  readonly logFormat: "text" | "json";
+  readonly grants: readonly TokenGrant[];
+  /** Further names under which the platform may be addressed while it has no authentication. */
+  readonly hosts: readonly string[];
+  readonly memoryBudgetBytes: number;
+  readonly idleTimeoutMs: number;
+  /** Whether this process was started in a mount namespace of its own. */
+  readonly privateMounts: boolean;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+}
+
+const TOKEN_LENGTH_MIN = 16;
+const MEMORY_SHARE = 0.8;
+const ALL_RIGHTS: readonly Right[] = ["invoke", "read", "write"];
+const LOOPBACK = new Set(["127.0.0.1", "localhost", "::1"]);
+
+/** @throws KoineError `invalid-configuration`, `unsafe-host` */
+export function readConfig(options: UpOptions, environment: Config["environment"], cwd: string): Config {
+  const grants = [
+    ...environmentGrants(environment),
+    ...fileGrants(options.tokenFile ?? environment["KOINE_TOKEN_FILE"]),
+  ];
+  const host = options.host ?? environment["KOINE_HOST"] ?? "127.0.0.1";
+  if (!isLoopback(host) && grants.length === 0) throw new KoineError("unsafe-host", { host });
+  return {
+    port: options.port ?? wholeNumber(environment, "KOINE_PORT", 65_535) ?? 4_000,
+    host,
+    dataDirectory: resolve(cwd, options.dataDirectory ?? environment["KOINE_DATA"] ?? ".koine"),
+    sandbox: options.sandbox ?? "auto",
+    examples: options.examples ?? false,
+    logFormat: options.logFormat ?? (environment["KOINE_LOG_FORMAT"] === "json" ? "json" : "text"),
+    grants,
+    hosts: (environment["KOINE_HOSTS"] ?? "")
+      .split(",")
+      .map((name) => name.trim())
+      .filter((name) => name !== ""),
+    memoryBudgetBytes: options.memoryBudgetBytes ?? Math.floor(totalmem() * MEMORY_SHARE),
+    idleTimeoutMs: options.idleTimeoutMs ?? limits.idleTimeoutMsDefault,
+    privateMounts: environment["KOINE_PRIVATE_MOUNTS"] === "1",
+    environment,
+  };
+}
+
+function isLoopback(host: string): boolean {
+  return LOOPBACK.has(host) || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
+function wholeNumber(environment: Config["environment"], name: string, max: number): number | undefined {
+  const text = environment[name];
+  if (text === undefined || text === "") return undefined;
+  if (!/^[0-9]{1,9}$/.test(text) || Number(text) > max) {
+    throw new KoineError("invalid-configuration", { detail: `${name} is '${text}', not a whole number up to ${max}` });
+  }
+  return Number(text);
+}
+
+function environmentGrants(environment: Config["environment"]): readonly TokenGrant[] {
+  const token = environment["KOINE_TOKEN"];
+  if (token === undefined || token === "") return [];
+  checkToken(token, "KOINE_TOKEN");
+  return [{ token, subject: "operator", namespace: null, rights: ALL_RIGHTS }];
+}
+
+/** One grant per line: `TOKEN [SUBJECT [NAMESPACE or * [RIGHTS]]]`, rights as `invoke,read,write`; `#` begins a comment. */
+function fileGrants(path: string | undefined): readonly TokenGrant[] {
+  if (path === undefined || path === "") return [];
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (thrown) {
+    const detail = `the token file cannot be read: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
+    throw new KoineError("invalid-configuration", { detail }, { cause: thrown });
+  }
+  return text.split("\n").flatMap((line, index) => {
+    const words = line.replace(/#.*/, "").trim().split(/\s+/);
+    return words[0] === undefined || words[0] === "" ? [] : [parseGrant(words, `line ${index + 1} of the token file`)];
+  });
+}
+
+function parseGrant(
+  [token = "", subject = "operator", namespace = "*", rights = "invoke,read,write"]: readonly string[],
+  where: string,
+): TokenGrant {
+  checkToken(token, where);
+  if (namespace !== "*" && !isName(namespace)) {
+    throw new KoineError("invalid-configuration", { detail: `${where}: '${namespace}' is not a namespace` });
+  }
+  const chosen = rights.split(",");
+  const unknown = chosen.find((right) => !(ALL_RIGHTS as readonly string[]).includes(right));
+  if (unknown !== undefined) {
+    throw new KoineError("invalid-configuration", {
+      detail: `${where}: '${unknown}' is not one of ${ALL_RIGHTS.join(", ")}`,
+    });
+  }
+  return { token, subject, namespace: namespace === "*" ? null : namespace, rights: chosen as readonly Right[] };
+}
+
+function checkToken(token: string, where: string): void {
+  if (token.length >= TOKEN_LENGTH_MIN) return;
+  throw new KoineError("invalid-configuration", {
+    detail: `${where}: a token needs at least ${TOKEN_LENGTH_MIN} characters`,
+  });
+}
