@@ -70,6 +70,7 @@ export function respondErrorReport(
   const body: ErrorBody = { error: { ...report, requestId: id } };
   const headers = [...(answer.headers ?? []), invocationHeaders.error, report.code];
   if (status === 429 || status === 503) headers.push("Retry-After", String(RETRY_AFTER_SECONDS));
+  if (report.code === "method-not-allowed") headers.push("Allow", String(report.values?.["allowed"] ?? ""));
   if (status === 401) headers.push("WWW-Authenticate", 'Bearer realm="koine"');
   // A refused body may still be on its way: the connection cannot be used for another request.
   if (status === 413) headers.push("Connection", "close");

@@ -1,10 +1,10 @@
 import type { z } from "zod";
 import type { DeployProgress, DeployResult } from "../../core/api.ts";
 import { KoineError, toKoineError } from "../../core/errors.ts";
-import { type FunctionRef, parseFunctionRef } from "../../core/function.ts";
 import type { DeployOptions } from "../../platform/deploy.ts";
 import type { Platform } from "../../platform/platform.ts";
-import type { Parameters, RouteAnswer, RouteInput } from "./router.ts";
+import { refOf } from "./address.ts";
+import type { RouteAnswer, RouteInput } from "./router.ts";
 import * as schemas from "./schemas.ts";
 import { functionView, logView, versionView } from "./views.ts";
 
@@ -117,9 +117,4 @@ export async function resultAction(
 function contentTypeOf(headers: readonly string[]): string {
   const at = headers.findIndex((name, index) => index % 2 === 0 && name.toLowerCase() === "content-type");
   return at < 0 ? "application/octet-stream" : (headers[at + 1] ?? "application/octet-stream");
-}
-
-/** The function that a path names. @throws KoineError `invalid-name` */
-export function refOf(parameters: Parameters): FunctionRef {
-  return parseFunctionRef(parameters["fn"] ?? "", parameters["ns"]);
 }

@@ -1,9 +1,11 @@
 import type { CodeView, FunctionView, Page } from "../../core/api.ts";
 import { KoineError } from "../../core/errors.ts";
-import { type FunctionRef, parseFunctionRef } from "../../core/function.ts";
+import type { FunctionRef } from "../../core/function.ts";
+import { isId } from "../../core/ids.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { Calls } from "./calls.ts";
-import { deployAction, logsAction, refOf, resultAction } from "./actions.ts";
+import { deployAction, logsAction, resultAction } from "./actions.ts";
+import { refOf, refWithin } from "./address.ts";
 import { route, type Route, type RouteAnswer } from "./router.ts";
 import * as schemas from "./schemas.ts";
 import { activationView, aliasView, functionView, logView, rfc3339, secretView, versionView } from "./views.ts";
@@ -237,7 +239,7 @@ function historyRoutes(platform: Platform): readonly Route[] {
         query: schemas.activationQuery,
       },
       async ({ parameters, query }) => {
-        const ref = query.function === undefined ? null : parseFunctionRef(query.function, parameters["ns"]);
+        const ref = query.function === undefined ? null : refWithin(parameters["ns"] ?? "", query.function);
         const sinceMs = schemas.timeMs(query.since);
         const beforeMs = schemas.timeMs(query.before);
         const found = await platform.activations({
@@ -267,11 +269,10 @@ function historyRoutes(platform: Platform): readonly Route[] {
       `GET ${ACTIVATION}/logs`,
       { right: "read", summary: "Log lines of one invocation.", answers: "Page<LogView>" },
       async ({ parameters }) => {
-        const lines = await platform.logs({
-          namespace: parameters["ns"] ?? "",
-          activationId: parameters["id"] ?? "",
-          limit: 10_000,
-        });
+        const id = parameters["id"] ?? "";
+        // One that runs has lines, but no record yet: only what can be no id at all is refused.
+        if (!isId(id)) throw new KoineError("activation-not-found", { id });
+        const lines = await platform.logs({ namespace: parameters["ns"] ?? "", activationId: id, limit: 10_000 });
         return { status: 200, body: { items: lines.map(logView), next: null } };
       },
     ),

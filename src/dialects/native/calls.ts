@@ -1,10 +1,11 @@
 import { KoineError, toKoineError } from "../../core/errors.ts";
-import { DEFAULT_NAMESPACE, type FunctionRef, parseFunctionRef, type Version } from "../../core/function.ts";
+import { DEFAULT_NAMESPACE, type FunctionRef, type Version } from "../../core/function.ts";
 import { type Call, type Invocation, mayInvoke } from "../../core/invocation.ts";
 import type { Limits } from "../../core/limits.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { GatewayRequest } from "../dialect.ts";
 import { respondError, respondJson } from "../respond.ts";
+import { decodeSegment, refWithin } from "./address.ts";
 import { HttpResponder } from "./http-responder.ts";
 
 const EMPTY = Buffer.alloc(0);
@@ -153,18 +154,10 @@ export class Calls {
   #ref(address: string, namespace: string, name: string): FunctionRef {
     const known = this.#refs.get(address);
     if (known !== undefined) return known;
-    const ref = parseFunctionRef(decode(name), decode(namespace));
+    const ref = refWithin(decodeSegment(namespace), decodeSegment(name));
     if (this.#refs.size >= REFS_MAX) this.#refs.clear();
     this.#refs.set(address, ref);
     return ref;
-  }
-}
-
-function decode(segment: string): string {
-  try {
-    return decodeURIComponent(segment);
-  } catch {
-    throw new KoineError("invalid-name", { name: segment });
   }
 }
 

@@ -1,9 +1,11 @@
 import { z } from "zod";
 import { KoineError, toKoineError } from "../../core/errors.ts";
+import { isName } from "../../core/function.ts";
 import type { Right } from "../../core/invocation.ts";
 import type { Supervise } from "../../core/telemetry.ts";
 import { limits } from "../../core/limits.ts";
 import type { GatewayRequest } from "../dialect.ts";
+import { decodeSegment } from "./address.ts";
 import { respondEmpty, respondError, respondJson } from "../respond.ts";
 
 export type Parameters = Readonly<Record<string, string>>;
@@ -108,6 +110,7 @@ async function answer(request: GatewayRequest, route: Route, parameters: Paramet
       const where = namespace === undefined ? "" : ` in namespace '${namespace}'`;
       throw new KoineError("forbidden", { detail: `'${caller.subject}' has no right to ${route.right}${where}` });
     }
+    if (namespace !== undefined && !isName(namespace)) throw new KoineError("invalid-name", { name: namespace });
     const query = parse(route.query, Object.fromEntries(new URLSearchParams(request.query)), "query");
     const body = route.body === null ? undefined : parse(route.body, await readJson(request), "body");
     const result = await route.run({ request, parameters, query, body, signal: gone.signal });
@@ -126,18 +129,10 @@ function matchSegments(pattern: readonly string[], segments: readonly string[]):
     const segment = segments[index] ?? "";
     if (part.startsWith("{")) {
       if (segment === "") return null;
-      parameters[part.slice(1, -1)] = decode(segment);
+      parameters[part.slice(1, -1)] = decodeSegment(segment);
     } else if (part !== segment) return null;
   }
   return parameters;
-}
-
-function decode(segment: string): string {
-  try {
-    return decodeURIComponent(segment);
-  } catch {
-    throw new KoineError("invalid-name", { name: segment });
-  }
 }
 
 function parse(schema: z.ZodType, value: unknown, where: string): unknown {
