@@ -18,7 +18,7 @@ const handlers = (dialect: string, file: string): string =>
 export const pythonAdapters: Specialisation["adapters"] = [
   { dialect: "native", model: "asgi", path: handlers("native", "asgi.py") },
   { dialect: "native", model: "wsgi", path: handlers("native", "wsgi.py") },
-  { dialect: "aws", model: "lambda", path: handlers("aws", "lambda_handler.py") },
+  { dialect: "aws", model: "lambda", path: handlers("aws", "lambda.py") },
 ];
 
 export interface InstanceOptions {
