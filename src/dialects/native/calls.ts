@@ -100,10 +100,18 @@ export class Calls {
     const responder = this.#run(request, version, invocation);
     const { exchange } = responder;
     let bytes = 0;
+    let answered = false;
+    // What a function leaves unread must still be taken from the connection, or the next request on it would wait for ever.
+    request.response.once("finish", () => {
+      answered = true;
+      incoming.resume();
+    });
     responder.onDrained = () => incoming.resume();
     incoming.on("data", (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > this.#limits.requestBodyBytesMax) {
+      if (answered) {
+        if (bytes > this.#limits.requestBodyBytesMax) incoming.destroy();
+      } else if (bytes > this.#limits.requestBodyBytesMax) {
         responder.refuse(
           new KoineError("payload-too-large", { what: "an invocation", limit: this.#limits.requestBodyBytesMax }),
         );
