@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { access, constants, mkdir } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Config } from "./config.ts";
 import { systemClock } from "./core/clock.ts";
@@ -174,11 +174,33 @@ export async function compose(base: Base): Promise<Composition> {
 /** @throws KoineError `data-directory-unusable` */
 async function prepareDataDirectory(directory: string): Promise<void> {
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeFolders(directory);
     await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (thrown) {
     const detail = thrown instanceof Error ? thrown.message : String(thrown);
     throw new KoineError("data-directory-unusable", { directory, detail }, { cause: thrown });
+  }
+}
+
+/** Like `mkdir` with `recursive`, which never ends where the parent exists and still nothing can be made, as below /proc. */
+async function makeFolders(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { mode: 0o700 });
+  } catch (thrown) {
+    const { code } = thrown as NodeJS.ErrnoException;
+    if (code === "EEXIST") return;
+    const parent = dirname(folder);
+    if (
+      code !== "ENOENT" ||
+      parent === folder ||
+      (await access(parent).then(
+        () => true,
+        () => false,
+      ))
+    )
+      throw thrown;
+    await makeFolders(parent);
+    await mkdir(folder, { mode: 0o700 });
   }
 }
 
@@ -193,7 +215,7 @@ async function openDriver(config: Config, logger: Logger): Promise<SandboxDriver
   const directory = join(config.dataDirectory, "sandboxes");
   const tag = createHash("sha256").update(config.dataDirectory).digest("hex").slice(0, 12);
   if (config.sandbox === "none") return await openNoneDriver({ directory });
-    try {
+  try {
     return await openProcessDriver({ directory, tag, logger, privateMounts: config.privateMounts });
   } catch (thrown) {
     if (config.sandbox === "process") throw thrown;

@@ -4,6 +4,7 @@ import { PythonInstance } from "./python-instance.ts";
 
 const preamble = `
 import asyncio, json
+gate = {}
 async def answer(send, body, status=200, headers=()):
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
@@ -169,6 +170,26 @@ partial = functools.partial(four, b"partial")
     assert.equal((await instance.specialise({ handler })).handlerModel, "asgi");
     assert.equal((await instance.http({}).answer).body.toString(), body);
   }
+});
+
+test("an answer leaves before the work that follows it, whose failure is still reported", async () => {
+  await using instance = await PythonInstance.start({
+    files: asgi(`gate.setdefault("open", asyncio.Event())
+if scope["path"].endswith("/open"):
+    gate["open"].set()
+    await answer(send, b"opened")
+    return
+await answer(send, b"done")
+await gate["open"].wait()
+raise LookupError("afterwards")`),
+    instanceConcurrency: 2,
+  });
+  const running = instance.http({});
+  await running.bodyHas("done");
+  await instance.http({ url: "/open" }).answer;
+  const answer = await running.answer;
+  assert.equal(answer.body.toString(), "done");
+  assert.equal(answer.error?.cause?.type, "LookupError");
 });
 
 test("misuse and exceptions are reported", async () => {

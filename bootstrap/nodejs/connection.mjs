@@ -136,7 +136,11 @@ export class Outbox {
       if (this.#droppedBytes === 0) {
         if (room > 0) this.#logFrames(stream, source, bytes.subarray(0, room));
         // Said at once as well, since nothing more may follow.
-        this.#logFrames(stream, 2, Buffer.from("\n[output is dropped from here on: written faster than it can be read]\n"));
+        this.#logFrames(
+          stream,
+          2,
+          Buffer.from("\n[output is dropped from here on: written faster than it can be read]\n"),
+        );
       }
       this.#droppedBytes += this.#droppedBytes === 0 ? bytes.length - Math.max(0, room) : bytes.length;
       return;

@@ -74,7 +74,7 @@ function onFrame(type, stream, flags, payload) {
     case frameType.credit:
       return calls.get(stream)?.credit(payload.readUInt32LE(0));
     case frameType.cancel:
-      return calls.get(stream)?.cancel();
+      return onCancel(calls.get(stream));
     case frameType.ping:
       return connection.frame(frameType.pong, 0, 0, payload);
     case frameType.specialise:
@@ -99,6 +99,11 @@ function onInvoke(stream, complete, payload) {
   const call = new Call(connection, stream, head, { body: payload.subarray(bodyAt), complete, onSettled: forget });
   calls.set(stream, call);
   current.run(call, serve, handle, call);
+}
+
+/** Listeners of the call's signal run at once: what they write is the call's. @param {Call | undefined} call */
+function onCancel(call) {
+  if (call !== undefined) current.run(call, () => call.cancel());
 }
 
 /** @param {number} stream */

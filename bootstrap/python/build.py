@@ -15,6 +15,8 @@ def main(requirements, target):
         return 1
     command = [sys.executable, "-m", "pip", "install", "--target", target, "-r", requirements]
     command += ["--no-compile", "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--upgrade"]
+    # pip would compare with packages of the machine, which functions never see.
+    command.append("--no-warn-conflicts")
     if os.geteuid() == 0:
         command.append("--root-user-action=ignore")
     status = subprocess.call(command)

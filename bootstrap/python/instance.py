@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from _signal import SIG_IGN, SIGINT, signal
+from _thread import start_new_thread
 from collections import deque
 from json import dumps, loads
 from time import monotonic, sleep
@@ -137,7 +138,7 @@ class Instance:
             sleep(LEAVE_S)
             os._exit(self.exit_status)
 
-        threading._start_new_thread(leave_late, ())
+        start_new_thread(leave_late, ())
 
     def leave(self):
         self.channel.flush()

@@ -174,7 +174,9 @@ class Invocation:
             body = b""
         if not self.cancelled:
             self._window -= len(body)
-            self._pending += frame(DATA, self.stream, body, LAST)
+            # Queued and not written: END usually follows at once. Where it does not, the watch or the loop's turn sends it.
+            self._channel.queue(self._pending + frame(DATA, self.stream, body, LAST))
+            self._pending = b""
 
     async def respond_async(self, status, headers, body=b""):
         self.head(status, headers)
@@ -185,6 +187,7 @@ class Invocation:
             await self.write_async(body)
             body = b""
         self.finish(body)
+        self._instance.runner.flush()
 
     # How it ends. Called by the runner.
 

@@ -130,6 +130,12 @@ export const errorTable = define({
     message: "The body of {what} is larger than {limit} bytes",
     hint: "Send less, or send a reference to the data.",
   },
+  "headers-too-large": {
+    fault: "caller",
+    status: 431,
+    message: "The head of the request is larger than {limit} bytes",
+    hint: "Send less in the headers and the address.",
+  },
   "unsupported-media-type": {
     fault: "caller",
     status: 415,

@@ -17,6 +17,8 @@ export interface InstanceOwner {
 }
 
 const MEMORY_SAMPLE_MS = 1_000;
+/** How much of a failed process's last output is shown. */
+const LAST_WORDS_BYTES = 1_000;
 /** How long a process may take to end after its link has closed. */
 const ENDING_MS_MAX = 1_000;
 
@@ -174,7 +176,11 @@ async function specialise(
   const { sandbox } = booted;
   const inside = (path: string): string => (isPathMapped(sandbox) ? sandbox.toOutside(path) : path);
   const loading = lineAssembler(parts, version, sandbox.id, null);
-  const collect = (stream: LogStream, chunk: Buffer): void => loading.write(stream, chunk, parts.clock.nowMs());
+  let written = Buffer.alloc(0);
+  const collect = (stream: LogStream, chunk: Buffer): void => {
+    loading.write(stream, chunk, parts.clock.nowMs());
+    written = Buffer.concat([written, chunk]).subarray(-LAST_WORDS_BYTES);
+  };
   let ended: (error: KoineError) => void = () => {};
   const lost = new Promise<never>((_, reject) => {
     ended = reject;
@@ -186,7 +192,7 @@ async function specialise(
     closed: () => {
       parts.supervise(
         "ask why an instance ended while loading",
-        sandbox.ended.then((end) => ended(loadError(end, spec))),
+        sandbox.ended.then((end) => ended(loadError(end, spec, written.toString("utf8").trim()))),
       );
       endSoon(parts, sandbox);
     },
@@ -263,21 +269,19 @@ function lineAssembler(
   );
 }
 
-function loadError(end: SandboxEnd, spec: FunctionSpec): KoineError {
-  const { handler } = spec;
+/** @param lastWords what the process wrote before it ended: a function that was never deployed has no logs to look into */
+function loadError(end: SandboxEnd, spec: FunctionSpec, lastWords: string): KoineError {
+  const failed = (how: string): KoineError => {
+    const detail = `the process ${how} while loading${lastWords === "" ? "" : `; it wrote: ${lastWords}`}`;
+    return new KoineError("handler-load-failed", { handler: spec.handler, detail });
+  };
   switch (end.kind) {
     case "exited":
-      return new KoineError("handler-load-failed", {
-        handler,
-        detail: `the process exited with code ${end.exitCode} while loading`,
-      });
+      return failed(`exited with code ${end.exitCode}`);
     case "killed":
-      return new KoineError("handler-load-failed", {
-        handler,
-        detail: `the process was ended by ${end.signal} while loading`,
-      });
+      return failed(`was ended by ${end.signal}`);
     case "stopped":
-      return new KoineError("handler-load-failed", { handler, detail: "the process ended while loading" });
+      return failed("ended");
     default:
       return endError(end, spec);
   }

@@ -1,6 +1,6 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
 import type { AddressInfo } from "node:net";
-import { invocationHeaders } from "../core/api.ts";
+import { type ErrorBody, invocationHeaders } from "../core/api.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
 import type { Limits } from "../core/limits.ts";
@@ -41,16 +41,23 @@ export class Gateway {
         keepAliveTimeout: KEEP_ALIVE_MS,
         headersTimeout: HEADERS_TIMEOUT_MS,
         requestTimeout: 0,
+        // Refused by `#handle`, in the platform's own words.
+        requireHostHeader: false,
       },
       (incoming, response) => this.#handle(incoming, response),
     );
+    // Their bytes are bounded; their count need not be.
+    this.#server.maxHeadersCount = 0;
+    this.#server.on("checkContinue", (incoming, response) => {
+      // A body that is going to be refused is not asked for.
+      if (!(Number(incoming.headers["content-length"]) > parts.limits.requestBodyBytesMax)) response.writeContinue();
+      this.#handle(incoming, response);
+    });
+    this.#server.on("checkExpectation", (incoming, response) => this.#handle(incoming, response));
     this.#server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
       this.#refused.add();
-      if (!socket.writable) return;
-      const status = error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
-      socket.end(
-        `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n${invocationHeaders.requestId}: ${newId()}\r\n\r\n`,
-      );
+      if (socket.writable) socket.end(this.#refusal(error));
+      else socket.destroy();
     });
   }
 
@@ -105,7 +112,9 @@ export class Gateway {
     this.#requests.add();
     if (this.#closing) response.shouldKeepAlive = false;
     try {
-      const url = incoming.url ?? "/";
+      if (incoming.headers.host === undefined && incoming.httpVersion === "1.1")
+        throw new KoineError("invalid-request", { detail: "a request of HTTP/1.1 needs a Host header" });
+      const url = pathOf(incoming.url ?? "/");
       const queryAt = url.indexOf("?");
       const path = queryAt < 0 ? url : url.slice(0, queryAt);
       if (this.#health(path, id, response)) return;
@@ -127,6 +136,27 @@ export class Gateway {
         this.#parts.logger.log("error", "a request failed", { requestId: id, error: String(error.cause) });
       respondError(response, id, error);
     }
+  }
+
+  /** The whole answer to a request that could not be parsed; there is no response object for it. */
+  #refusal(error: NodeJS.ErrnoException): string {
+    const limit = this.#parts.limits.headerBytesMax;
+    const refused =
+      error.code === "HPE_HEADER_OVERFLOW"
+        ? new KoineError("headers-too-large", { limit })
+        : new KoineError("invalid-request", { detail: `it is not HTTP: ${error.message}` });
+    const requestId = newId();
+    const body: ErrorBody = { error: { ...refused.report(), requestId } };
+    const text = `${JSON.stringify(body)}\n`;
+    return [
+      `HTTP/1.1 ${refused.status} ${STATUS_CODES[refused.status] ?? ""}`,
+      "Connection: close",
+      "Content-Type: application/json; charset=utf-8",
+      `Content-Length: ${Buffer.byteLength(text)}`,
+      `${invocationHeaders.error}: ${refused.code}`,
+      `${invocationHeaders.requestId}: ${requestId}`,
+      `\r\n${text}`,
+    ].join("\r\n");
   }
 
   /** Answered to everybody: they say nothing but yes or no. */
@@ -151,4 +181,12 @@ export class Gateway {
       });
     return true;
   }
+}
+
+/** What proxies send, `GET http://host/path`, means the same as `GET /path`. */
+function pathOf(url: string): string {
+  if (url.startsWith("/")) return url;
+  const rest = /^https?:\/\/[^/?#]*(.*)$/i.exec(url)?.[1];
+  if (rest === undefined) return url;
+  return rest.startsWith("/") ? rest : `/${rest}`;
 }
