@@ -22,26 +22,33 @@ test("None becomes null, an empty payload becomes an empty event", async () => {
 
 test("the context tells what AWS tells", async () => {
   const source = `
+import os
+seen = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
 def lambda_handler(event, context):
     names = ("aws_request_id function_name function_version memory_limit_in_mb invoked_function_arn "
              "log_group_name client_context").split()
     told = {name: getattr(context, name) for name in names}
     told["stream"] = "[3]" in context.log_stream_name
+    told["variable"] = os.environ["AWS_LAMBDA_FUNCTION_NAME"] + seen
     told["identity"] = context.identity.cognito_identity_id
     told["remaining"] = 0 < context.get_remaining_time_in_millis() <= 30000
     return told
 `;
-  await using instance = await PythonInstance.start({ files: { "app.py": source } });
+  await using instance = await PythonInstance.start({
+    files: { "app.py": source },
+    handler: "app.lambda_handler",
+  });
   const running = instance.event({});
   assert.deepEqual(json(await running.answer), {
     aws_request_id: running.id,
     function_name: "greet",
     function_version: "3",
     memory_limit_in_mb: "128",
-    invoked_function_arn: "arn:aws:lambda:us-east-1:000000000000:function:greet",
+    invoked_function_arn: "arn:aws:lambda:us-east-1:000000000000:function:greet:3",
     log_group_name: "/aws/lambda/greet",
     client_context: null,
     stream: true,
+    variable: "greet128",
     identity: null,
     remaining: true,
   });
@@ -60,9 +67,9 @@ test("an HTTP call arrives as an API Gateway event of format 2.0", async () => {
   assert.equal(typeof timeEpoch, "number");
   assert.deepEqual(context, {
     accountId: "000000000000",
-    apiId: "greet",
-    domainName: "fn.example.org",
-    domainPrefix: "fn",
+    apiId: "koine",
+    domainName: "x.test",
+    domainPrefix: "x",
     http: { method: "POST", path: "/a%20b/c", protocol: "HTTP/1.1", sourceIp: "10.1.2.3", userAgent: "me" },
     requestId: running.id,
     routeKey: "$default",
@@ -94,16 +101,16 @@ test("a binary body arrives as Base64", async () => {
 test("the response shape sets status, headers, cookies and a binary body", async () => {
   const source = `
 def handler(event, context):
-    return {"statusCode": "201", "headers": {"X-N": 5, "Content-Type": "image/png"}, "cookies": ["a=1", "b=2"],
+    return {"statusCode": "201", "headers": {"X-N": 5, "Content-Length": "99", "X-None": None, "Content-Type": "image/png"}, "cookies": ["a=1", "b=2"],
             "body": "AAEC/w==", "isBase64Encoded": True}
 `;
   await using instance = await PythonInstance.start({ files: { "app.py": source } });
   const answer = await instance.http({}).answer;
   assert.equal(answer.head?.status, 201);
   assert.deepEqual(answer.head?.headers, [
-    "X-N",
+    "x-n",
     "5",
-    "Content-Type",
+    "content-type",
     "image/png",
     "set-cookie",
     "a=1",
@@ -190,7 +197,7 @@ def handler(event, context):
 
 test("a payload that is no JSON fails the call and not the instance", async () => {
   await using instance = await PythonInstance.start({ files: echo });
-  assert.match((await instance.send("{oops").answer).error?.message ?? "", /not valid JSON/);
+  assert.match((await instance.send("{oops").answer).error?.message ?? "", /takes JSON, and the payload is none/);
   assert.equal((await instance.event(1).answer).body.toString(), "1");
 });
 

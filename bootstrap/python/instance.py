@@ -31,7 +31,7 @@ BROKEN_RULES_STATUS = 76
 
 
 class Instance:
-    """Also what handler adapters get: `function`, `memory_bytes_max`, `timeout_ms`, `concurrency`, `on_start`, `on_stop`."""
+    """Also what handler adapters get, see docs/adapters.md."""
 
     def __init__(self, descriptor):
         self.channel = Channel(descriptor)
@@ -48,6 +48,8 @@ class Instance:
         self.lost = False
         self.exit_status = 0
         self.watch = None
+        # What the handler string names inside its module; None: nothing.
+        self.handler_name = None
         self._starters = []
         self._stoppers = []
         self._specialisation = None
@@ -101,11 +103,13 @@ class Instance:
 
     def _load(self, specialisation):
         self.function = specialisation["function"]
+        self.handler = specialisation["handler"]
+        self.code_path = specialisation["codePath"]
         self.memory_bytes_max = specialisation["memoryBytesMax"]
         self.timeout_ms = specialisation["timeoutMs"]
         self.concurrency = specialisation["instanceConcurrency"]
         prepare_process(specialisation)
-        adapter, handler = load_handler(specialisation)
+        adapter, handler = load_handler(specialisation, self)
         call = adapter.adapt(handler, self)
         if is_async(call):
             # asyncio takes tens of milliseconds to import, which other handlers need not pay.

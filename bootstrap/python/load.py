@@ -26,12 +26,16 @@ def prepare_process(specialisation):
     _add_builtins()
 
 
-def load_handler(specialisation):
+def load_handler(specialisation, instance):
     """`(adapter, handler)`. Raises LoadFailure."""
-    code_path = specialisation["codePath"]
-    adapters = _load_adapters(specialisation)
-    module, name = _import_handler(specialisation["handler"], code_path)
     explicit = specialisation["handlerModel"] != "auto"
+    adapters = _load_adapters(specialisation)
+    found = _find(specialisation["handler"], specialisation["codePath"])
+    instance.handler_name = name = found[1]
+    for adapter in adapters:
+        if hasattr(adapter, "prepare"):
+            adapter.prepare(instance, explicit)
+    module = _import_handler(specialisation["handler"], found, specialisation["codePath"])
     if name is not None and _attribute(module, name) is None:
         exports = _exports(module)
         raise failure.not_found("module '%s' has no '%s'; %s" % (module.__name__, name, _list(exports)), exports)
@@ -63,9 +67,8 @@ def _load_adapters(specialisation):
     return adapters
 
 
-def _import_handler(handler, code_path):
-    """The module and the attribute's name or None."""
-    module_name, name, file = _find(handler, code_path)
+def _import_handler(handler, found, code_path):
+    module_name, _, file = found
     folder = os.path.dirname(file) if file else None
     if folder and folder != code_path and folder not in sys.path:
         sys.path.append(folder)
@@ -73,9 +76,9 @@ def _import_handler(handler, code_path):
         loaded = sys.modules.get(module_name)
         if file and loaded is not None and getattr(loaded, "__file__", None) != file:
             # The user's file has the name of a module that is in use already, such as `json.py`.
-            return _import_file("koine_code_" + module_name, file), name
+            return _import_file("koine_code_" + module_name, file)
         __import__(module_name)
-        return sys.modules[module_name], name
+        return sys.modules[module_name]
     except failure.LoadFailure:
         raise
     except SyntaxError as thrown:

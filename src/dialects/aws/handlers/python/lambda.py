@@ -13,8 +13,12 @@ _NAMES = ("handler", "lambda_handler", "main")
 _APPLICATION_NAMES = ("app", "application")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _JSON_HEADERS = ("content-type", "application/json")
-_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/javascript", "application/x-www-form-urlencoded")
+# All others arrive in Base64, forms included: as API Gateway has it.
+_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/javascript")
 _ACCOUNT = "000000000000"
+_API = "koine"
+# The length and the coding of the transfer are the platform's business.
+_DROPPED_HEADERS = ("content-length", "transfer-encoding")
 
 
 def select(module, name):
@@ -34,8 +38,15 @@ def select(module, name):
     return None
 
 
+def prepare(instance, explicit):
+    """Sets what module-level code of a Lambda function looks for; not for handlers that may be of another model."""
+    if explicit or (instance.handler_name or "").rpartition(".")[2] in _NAMES[:2]:
+        _set_variables(instance)
+
+
 def adapt(handler, instance):
     """A callable that runs one invocation; a coroutine function when the handler is one."""
+    _set_variables(instance)
     surroundings = _Surroundings(instance)
 
     if is_async(handler):
@@ -44,14 +55,14 @@ def adapt(handler, instance):
             from asyncio import current_task
 
             invocation.on_cancel = current_task().cancel
-            event = _event(invocation, await invocation.read_all_async(), surroundings)
+            event = _event(invocation, await invocation.read_all_async())
             result = await handler(event, Context(invocation, surroundings))
             await invocation.respond_async(*_answer(invocation, result))
 
         return call_async
 
     def call(invocation):
-        event = _event(invocation, invocation.read_all(), surroundings)
+        event = _event(invocation, invocation.read_all())
         result = handler(event, Context(invocation, surroundings))
         if hasattr(result, "__await__"):
             result = _run(result)
@@ -69,28 +80,35 @@ def _takes_two(value):
 class Context:
     """What handlers get as their second argument."""
 
-    __slots__ = ("_deadline_ms", "_surroundings", "aws_request_id", "client_context", "identity", "__dict__")
-
     def __init__(self, invocation, surroundings):
         self._deadline_ms = invocation.deadline_ms
         self._surroundings = surroundings
         self.aws_request_id = invocation.id
-        given = (invocation.context or {}) if invocation.kind == "event" else {}
-        self.client_context = _client_context(given.get("clientContext"))
-        self.identity = _Object(cognito_identity_id=None, cognito_identity_pool_id=None)
+        # What the AWS dialect may add to a call.
+        self._details = ((invocation.context or {}).get("lambda") or {}) if invocation.kind == "event" else {}
+        self.client_context = _client_context(self._details.get("clientContext"))
+        identity = self._details.get("identity") or {}
+        self.identity = _Object(
+            cognito_identity_id=identity.get("cognitoIdentityId"),
+            cognito_identity_pool_id=identity.get("cognitoIdentityPoolId"),
+        )
+        self.tenant_id = self._details.get("tenantId")
 
     function_name = property(lambda self: self._surroundings.function_name)
     function_version = property(lambda self: self._surroundings.function_version)
-    invoked_function_arn = property(lambda self: self._surroundings.invoked_function_arn)
+    invoked_function_arn = property(lambda self: self._told("invokedFunctionArn", self._surroundings.invoked_function_arn))
     memory_limit_in_mb = property(lambda self: self._surroundings.memory_limit_in_mb)
-    log_group_name = property(lambda self: self._surroundings.log_group_name)
-    log_stream_name = property(lambda self: self._surroundings.log_stream_name)
+    log_group_name = property(lambda self: self._told("logGroupName", self._surroundings.log_group_name))
+    log_stream_name = property(lambda self: self._told("logStreamName", self._surroundings.log_stream_name))
 
     def get_remaining_time_in_millis(self):
         return max(0, int(self._deadline_ms - time.time() * 1000))
 
     def log(self, message):
         print(message, end="")
+
+    def _told(self, name, otherwise):
+        return self._details.get(name) or otherwise
 
 
 class _Surroundings:
@@ -103,13 +121,29 @@ class _Surroundings:
         self.function_version = str(function["version"])
         # AWS gives Python a str here.
         self.memory_limit_in_mb = str(instance.memory_bytes_max // (1024 * 1024))
-        self.invoked_function_arn = "arn:aws:lambda:%s:%s:function:%s" % (region, _ACCOUNT, self.function_name)
+        self.invoked_function_arn = "arn:aws:lambda:%s:%s:function:%s:%s" % (
+            region,
+            _ACCOUNT,
+            self.function_name,
+            self.function_version,
+        )
         self.log_group_name = os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME") or "/aws/lambda/" + self.function_name
         self.log_stream_name = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME") or "%s/[%s]%s" % (
             time.strftime("%Y/%m/%d", time.gmtime()),
             self.function_version,
             os.urandom(16).hex(),
         )
+
+
+def _set_variables(instance):
+    for name, value in (
+        ("AWS_LAMBDA_FUNCTION_NAME", instance.function["name"]),
+        ("AWS_LAMBDA_FUNCTION_VERSION", str(instance.function["version"])),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", str(instance.memory_bytes_max // (1024 * 1024))),
+        ("LAMBDA_TASK_ROOT", instance.code_path),
+        ("_HANDLER", instance.handler),
+    ):
+        os.environ.setdefault(name, value)
 
 
 class _Object:
@@ -127,22 +161,22 @@ def _client_context(given):
 # What the handler gets.
 
 
-def _event(invocation, body, surroundings):
+def _event(invocation, body):
     if invocation.kind == "http":
-        return _gateway_event(invocation, body, surroundings)
+        return _gateway_event(invocation, body)
     if not body:
         return {}
     try:
         return loads(body)
     except (ValueError, RecursionError) as thrown:
-        raise ValueError("the payload is not valid JSON: %s" % thrown) from None
+        raise InvalidResponse("a lambda handler takes JSON, and the payload is none: %s" % thrown) from None
 
 
-def _gateway_event(invocation, body, surroundings):
+def _gateway_event(invocation, body):
     path, _, query = invocation.url.partition("?")
     headers, cookies = _headers(invocation.headers)
     now = time.time()
-    domain = invocation.origin.partition("://")[2].partition(":")[0] or "localhost"
+    domain = headers.get("host") or invocation.origin.partition("://")[2]
     event = {
         "version": "2.0",
         "routeKey": "$default",
@@ -151,7 +185,7 @@ def _gateway_event(invocation, body, surroundings):
         "headers": headers,
         "requestContext": {
             "accountId": _ACCOUNT,
-            "apiId": surroundings.function_name,
+            "apiId": _API,
             "domainName": domain,
             "domainPrefix": domain.partition(".")[0],
             "http": {
@@ -203,7 +237,7 @@ def _query_parameters(query):
 def _body_text(body, headers):
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     textual = not kind or kind.startswith(_TEXT_TYPES) or kind.endswith(("+json", "+xml"))
-    if textual and "content-encoding" not in headers:
+    if textual and headers.get("content-encoding", "identity") == "identity":
         try:
             return body.decode("utf-8"), False
         except UnicodeDecodeError:
@@ -240,15 +274,17 @@ def _answer(invocation, result):
 
 
 def _gateway_answer(result):
+    several = {str(name).lower(): values for name, values in (result.get("multiValueHeaders") or {}).items()}
     headers = []
     for name, value in (result.get("headers") or {}).items():
-        headers += (str(name), _header_value(name, value))
-    for name, values in (result.get("multiValueHeaders") or {}).items():
+        if str(name).lower() not in several:
+            _add_header(headers, str(name).lower(), value)
+    for name, values in several.items():
         for value in values:
-            headers += (str(name), _header_value(name, value))
+            _add_header(headers, name, value)
     for cookie in result.get("cookies") or ():
-        headers += ("set-cookie", str(cookie))
-    if not any(name.lower() == "content-type" for name in headers[::2]):
+        _add_header(headers, "set-cookie", cookie)
+    if "content-type" not in headers[::2]:
         headers += _JSON_HEADERS
     return _status(result["statusCode"]), headers, _body_bytes(result)
 
@@ -263,18 +299,26 @@ def _status(status):
     return code
 
 
-def _header_value(name, value):
+def _add_header(headers, name, value):
+    if value is None or name in _DROPPED_HEADERS:
+        return
+    if not isinstance(value, (str, int, float)):
+        raise InvalidResponse("header %.100r must be a str or a number, not %s" % (name, type(value).__name__))
+    headers += (name, _text(value))
+
+
+def _text(value):
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    raise InvalidResponse("header %.100r must be a str or a number, not %s" % (name, type(value).__name__))
+    return str(value)
 
 
 def _body_bytes(result):
     body = result.get("body")
     if body is None:
         return b""
+    if isinstance(body, (bool, int, float)):
+        body = _text(body)
     if not isinstance(body, str):
         raise InvalidResponse("the body must be a str (json.dumps makes one), not %s" % type(body).__name__)
     if not result.get("isBase64Encoded"):
