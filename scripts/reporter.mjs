@@ -30,7 +30,7 @@ export default async function* reporter(source) {
     const cause = error?.cause ?? error;
     yield `✖ ${path}: ${data.name}\n    ${String(cause?.stack ?? cause?.message ?? cause).replaceAll("\n", "\n    ")}\n`;
   }
-  for (const [path, file] of [...files].sort()) {
+  for (const [path, file] of [...files].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const mark = file.failed === 0 ? "✔" : "✖";
     yield `${mark} ${path} (${file.passed} passed${file.failed > 0 ? `, ${file.failed} failed` : ""}, ${(file.durationMs / 1000).toFixed(1)} s)\n`;
   }

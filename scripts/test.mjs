@@ -14,7 +14,7 @@ const environment = { ...process.env, PATH: `${join(root, "node_modules", ".bin"
 
 const checks = [
   { name: "types", command: ["tsc", "--noEmit", "-p", "tsconfig.json"] },
-  { name: "lint", command: ["oxlint", "src", "bootstrap", "scripts", "bin", "test", "bench"] },
+  { name: "lint", command: ["oxlint", "--type-aware", "src", "bootstrap", "scripts", "bin", "test", "bench"] },
   { name: "format", command: ["oxfmt", "--check"] },
 ];
 const suites = [

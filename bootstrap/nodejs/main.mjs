@@ -98,7 +98,7 @@ function onInvoke(stream, complete, payload) {
   const head = JSON.parse(payload.toString("utf8", 4, bodyAt));
   const call = new Call(connection, stream, head, { body: payload.subarray(bodyAt), complete, onSettled: forget });
   calls.set(stream, call);
-  current.run(call, serve, handle, call);
+  void current.run(call, serve, handle, call);
 }
 
 /** Listeners of the call's signal run at once: what they write is the call's. @param {Call | undefined} call */

@@ -1,5 +1,3 @@
-import type { Limits } from "../core/limits.ts";
-
 /** What is known about one version and its node at the moment an invocation arrives. */
 export interface PlaceView {
   /** Slots of ready instances that nobody holds. */
@@ -21,7 +19,7 @@ export interface PlaceView {
 export interface NodeBounds {
   readonly instancesMax: number;
   readonly memoryBytesMax: number;
-  readonly waitQueueLengthMax: Limits["waitQueueLengthMax"] | number;
+  readonly waitQueueLengthMax: number;
 }
 
 /**

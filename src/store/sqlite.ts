@@ -40,7 +40,8 @@ export async function openSqliteStore(opening: SqliteOpening): Promise<Omit<Stor
     openChannel<JournalOperations>({ directory, format: "journal", pagesMax }),
   ]);
   if (durable.status === "rejected" || journal.status === "rejected") {
-    await Promise.all([durable, journal].map((opened) => opened.status === "fulfilled" && opened.value.close()));
+    if (durable.status === "fulfilled") await durable.value.close();
+    if (journal.status === "fulfilled") await journal.value.close();
     throw durable.status === "rejected"
       ? durable.reason
       : toKoineError(journal.status === "rejected" && journal.reason);

@@ -67,7 +67,7 @@ test("delete deletes what it names, without a question where there is no termina
 
 test("delete asks on a terminal, and anything but yes leaves everything as it is", async () => {
   await using platform = await scriptedPlatform({ [`DELETE ${hello}`]: done });
-  const answered = (text: string): PassThrough => new PassThrough().end(text) as unknown as PassThrough;
+  const answered = (text: string): PassThrough => new PassThrough().end(text);
   const no = await run(platform.url, ["delete", "hello"], { isTerminal: true, stdin: answered("\n") });
   assert.equal(no.code, 1);
   assert.match(no.stderr, /Delete hello and all versions\? \[y\/N\]/);
