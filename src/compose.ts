@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { access, constants, mkdir } from "node:fs/promises";
+import { access, constants, mkdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Config } from "./config.ts";
@@ -70,10 +70,11 @@ export async function compose(base: Base): Promise<Composition> {
   const { config, logger, supervise } = base;
   const { dataDirectory } = config;
   await prepareDataDirectory(dataDirectory);
-  const store = await openStore(dataDirectory, logger);
+  await using opened = new AsyncDisposableStack();
+  const store = opened.adopt(await openStore(dataDirectory, logger), (open) => open.close());
   const clock = systemClock;
   const telemetry = new Telemetry();
-  const driver = await openDriver(config, logger);
+  const driver = opened.adopt(await openDriver(config, logger), (open) => open.close());
   const swept = await driver.sweep();
   const runtimes = openRuntimes(dataDirectory, config);
   const journal = new Journal(store.log, limits);
@@ -117,8 +118,8 @@ export async function compose(base: Base): Promise<Composition> {
       memoryBudgetBytes: config.memoryBudgetBytes,
       instancesMax: limits.instancesMax,
       idleTimeoutMs: config.idleTimeoutMs,
-      sparesMin: SPARES_MIN,
-      sparesMax: SPARES_MAX,
+      sparesMin: Math.min(SPARES_MIN, config.sparesMax ?? SPARES_MIN),
+      sparesMax: config.sparesMax ?? SPARES_MAX,
     },
   });
   const parts: PlatformParts = {
@@ -150,8 +151,13 @@ export async function compose(base: Base): Promise<Composition> {
   });
   const openapi = (): Readonly<Record<string, unknown>> => native.openapi?.() ?? {};
   const gateway = new Gateway({ access, dialects: [native], telemetry, logger, limits, openapi });
-  const stopRetention = keepRetention(parts);
+  const stopRetention = keepRetention(platform);
   engine.useRuntimes(catalogue.runtimesInUse());
+  // In the reverse order, and each of them even when another fails, or the process would stay for ever.
+  const closing = opened.move();
+  closing.defer(() => journal.catchUp());
+  closing.defer(() => packages.close());
+  closing.defer(() => engine.close());
   return {
     config,
     platform,
@@ -162,11 +168,7 @@ export async function compose(base: Base): Promise<Composition> {
     swept,
     async close() {
       stopRetention();
-      await engine.close();
-      await packages.close();
-      await journal.flush();
-      await driver.close();
-      await store.close();
+      await closing.disposeAsync();
     },
   };
 }
@@ -175,6 +177,7 @@ export async function compose(base: Base): Promise<Composition> {
 async function prepareDataDirectory(directory: string): Promise<void> {
   try {
     await makeFolders(directory);
+    if (!(await stat(directory)).isDirectory()) throw new Error("it is not a folder");
     await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (thrown) {
     const detail = thrown instanceof Error ? thrown.message : String(thrown);
@@ -299,9 +302,15 @@ function startDispatcher(platform: Platform): Dispatcher {
   return dispatcher;
 }
 
-/** Removes old activations and logs, now and then; answers how to stop. */
-function keepRetention({ store, clock, limits: bounds, supervise }: PlatformParts): () => void {
+/** Removes old activations and logs, and code that nothing needs, now and then; answers how to stop. */
+function keepRetention(platform: Platform): () => void {
+  const { store, clock, limits: bounds, supervise, logger } = platform.parts;
+  const startedAtMs = clock.nowMs();
   const run = (): void => {
+    const swept = platform.sweepPackages(startedAtMs).then((digests) => {
+      if (digests.length > 0) logger.log("info", "removed code packages that nothing needs", { count: digests.length });
+    });
+    supervise("remove unused code packages", swept);
     const retained = store.log.retain({
       olderThanMs: clock.nowMs() - bounds.activationRetentionMs,
       bytesMax: bounds.journalBytesMax,

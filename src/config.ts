@@ -22,6 +22,8 @@ export interface Config {
   readonly hosts: readonly string[];
   readonly memoryBudgetBytes: number;
   readonly idleTimeoutMs: number;
+  /** Most booted sandboxes per runtime that wait for a version; null: the platform's choice; 0 boots each when it is needed. */
+  readonly sparesMax: number | null;
   /** Whether this process was started in a mount namespace of its own. */
   readonly privateMounts: boolean;
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -54,6 +56,7 @@ export function readConfig(options: UpOptions, environment: Config["environment"
       .filter((name) => name !== ""),
     memoryBudgetBytes: options.memoryBudgetBytes ?? Math.floor(totalmem() * MEMORY_SHARE),
     idleTimeoutMs: options.idleTimeoutMs ?? limits.idleTimeoutMsDefault,
+    sparesMax: wholeNumber(environment, "KOINE_SPARES_MAX", limits.instancesMax) ?? null,
     privateMounts: environment["KOINE_PRIVATE_MOUNTS"] === "1",
     environment,
   };

@@ -67,6 +67,7 @@ async function drain({ gateway, engine, dispatcher, close }: Composition, hurry:
     `\n  stopping${inFlight > 0 ? `: ${inFlight} running invocations may end (Ctrl-C again to stop at once)` : ""}\n`,
   );
   const signal = AbortSignal.any([hurry, AbortSignal.timeout(limits.drainMsMax)]);
+  hurry.addEventListener("abort", () => process.stdout.write("  stopping at once\n"), { once: true });
   gateway.setReady(false);
   await Promise.all([dispatcher.drain(signal), engine.drain(signal)]);
   const closed = Promise.all([gateway.close(AbortSignal.timeout(hurry.aborted ? 0 : 1_000)), close()]);
@@ -91,7 +92,9 @@ async function printReady({ config, driver }: Composition, version: string, url:
 
 function summary(name: string, facts: Awaited<ReturnType<Composition["driver"]["inspect"]>>): string {
   const holding = facts.filter((fact) => fact.holds).map((fact) => fact.ability);
-  const namespaces = holding.filter((ability) => ability.endsWith("namespace") && !ability.startsWith("network")).length;
+  const namespaces = holding.filter(
+    (ability) => ability.endsWith("namespace") && !ability.startsWith("network"),
+  ).length;
   const parts = [
     ...(namespaces > 0 ? [`${namespaces} namespaces`] : []),
     ...(holding.some((ability) => ability === "system call filter") ? ["seccomp"] : []),

@@ -71,8 +71,6 @@ export const limits = {
   logLineBytesMax: 16 * KIB,
   /** Log bytes kept per invocation; what follows is counted and dropped with a notice. */
   logBytesPerInvocationMax: 1 * MIB,
-  /** Log bytes an instance may write per second before its output is paused. */
-  logBytesPerSecondMax: 4 * MIB,
   /** Live followers of logs at a time. */
   logFollowersMax: 100,
 
@@ -91,6 +89,9 @@ export const limits = {
   /** Installations at a time on one node, and how many more may wait. */
   buildsMax: 2,
   buildsWaitingMax: 100,
+
+  /** Time after which a code package that nothing refers to is removed, in milliseconds. */
+  unusedPackageMs: 60 * 60_000,
 
   /** Versions kept per function; the oldest that nothing points to are removed first. */
   versionsPerFunctionMax: 50,

@@ -113,6 +113,11 @@ export class Engine {
     return counts;
   }
 
+  /** Code packages that instances run from now. */
+  codeInUse(): ReadonlySet<string> {
+    return new Set([...this.#pools.values()].filter((pool) => !pool.empty).map((pool) => pool.version.spec.code));
+  }
+
   spares(): Readonly<Record<string, number>> {
     return Object.fromEntries([...this.#spares].map(([name, spares]) => [name, spares.length]));
   }

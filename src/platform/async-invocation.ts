@@ -1,6 +1,14 @@
-import { KoineError, toKoineError } from "../core/errors.ts";
+import { type KoineError, toKoineError } from "../core/errors.ts";
 import { type FunctionRef, functionKey } from "../core/function.ts";
-import type { Activation, Call, Invocation, InvocationFigures, Outcome, Responder, ResponseHead } from "../core/invocation.ts";
+import type {
+  Activation,
+  Call,
+  Invocation,
+  InvocationFigures,
+  Outcome,
+  Responder,
+  ResponseHead,
+} from "../core/invocation.ts";
 import type { QueueItem } from "../store/store.ts";
 import type { PlatformParts } from "./parts.ts";
 
@@ -35,7 +43,12 @@ export function decodeQueued(item: QueueItem, attempt: number): Invocation {
 }
 
 /** Runs a queued invocation to its outcome and keeps its answer; what cannot be run at all is an outcome too. */
-export async function runQueued(parts: PlatformParts, item: QueueItem, attempt: number, signal: AbortSignal): Promise<Outcome> {
+export async function runQueued(
+  parts: PlatformParts,
+  item: QueueItem,
+  attempt: number,
+  signal: AbortSignal,
+): Promise<Outcome> {
   const invocation = decodeQueued(item, attempt);
   try {
     const version = parts.catalogue.resolve(invocation.ref);
@@ -46,16 +59,25 @@ export async function runQueued(parts: PlatformParts, item: QueueItem, attempt: 
       collected.resume = () => exchange.resume();
       signal.addEventListener("abort", () => exchange.cancel(), { once: true });
     });
-    if (collected.headSeen !== null) {
-      const { status, headers } = collected.headSeen;
-      await parts.store.log.putResult(invocation.id, { status, headers, body: collected.bytes() });
-    }
+    await keepRecord(parts, invocation.id, collected);
     return outcome;
   } catch (thrown) {
     const error = toKoineError(thrown);
     if (error.fault === "platform") return { kind: "rejected", error: error.report(), retryAfterMs: 1_000 };
     parts.journal.activation(neverRan(invocation, error, parts.clock.nowMs()));
     return { kind: "failed", fault: error.fault, error: error.report() };
+  }
+}
+
+/** What is settled leaves the queue for good, so its record must be there before. That it cannot be written is no reason to run it again. */
+async function keepRecord({ store, journal, logger }: PlatformParts, id: string, collected: Collector): Promise<void> {
+  try {
+    const head = collected.headSeen;
+    if (head !== null)
+      await store.log.putResult(id, { status: head.status, headers: head.headers, body: collected.bytes() });
+    await journal.flush();
+  } catch (thrown) {
+    logger.log("error", "the answer of an asynchronous invocation cannot be kept", { id, error: String(thrown) });
   }
 }
 

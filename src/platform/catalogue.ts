@@ -1,5 +1,11 @@
 import { KoineError } from "../core/errors.ts";
-import { type FunctionRecord, type FunctionRef, functionKey, formatFunctionRef, type Version } from "../core/function.ts";
+import {
+  type FunctionRecord,
+  type FunctionRef,
+  functionKey,
+  formatFunctionRef,
+  type Version,
+} from "../core/function.ts";
 import type { Store, ValueChange } from "../store/store.ts";
 import { nearest } from "../core/nearest.ts";
 
@@ -68,7 +74,8 @@ export class Catalogue {
    */
   resolve(ref: FunctionRef, random: () => number = Math.random): Version {
     const entry = this.#entry(ref);
-    const number = ref.qualifier === undefined ? entry.record.liveVersion : chooseVersion(entry.record, ref.qualifier, random);
+    const number =
+      ref.qualifier === undefined ? entry.record.liveVersion : chooseVersion(entry.record, ref.qualifier, random);
     const version = number === null ? undefined : entry.versions.get(number);
     if (version === undefined) {
       throw new KoineError("version-not-found", { name: ref.name, qualifier: ref.qualifier ?? String(number) });
@@ -112,12 +119,20 @@ export class Catalogue {
   }
 
   /** Writes a record, with versions that come and go; durable when it resolves. @throws KoineError `conflict` */
-  async put(record: FunctionRecord, changes: { readonly add?: Version; readonly remove?: readonly number[] } = {}): Promise<void> {
+  async put(
+    record: FunctionRecord,
+    changes: { readonly add?: Version; readonly remove?: readonly number[] } = {},
+  ): Promise<void> {
     const key = functionKey(record);
     const entry = this.#entries.get(key);
     const writes: ValueChange[] = [{ collection: FUNCTIONS, key, value: record, expect: entry?.revision ?? "absent" }];
     if (changes.add !== undefined) {
-      writes.push({ collection: VERSIONS, key: storedVersionKey(key, changes.add.number), value: changes.add, expect: "any" });
+      writes.push({
+        collection: VERSIONS,
+        key: storedVersionKey(key, changes.add.number),
+        value: changes.add,
+        expect: "any",
+      });
     }
     for (const number of changes.remove ?? []) {
       writes.push({ collection: VERSIONS, key: storedVersionKey(key, number), value: null, expect: "any" });
@@ -138,9 +153,12 @@ export class Catalogue {
     const versions = [...entry.versions.values()];
     await this.#store.values.commit([
       { collection: FUNCTIONS, key, value: null, expect: entry.revision },
-      ...versions.map(
-        (version): ValueChange => ({ collection: VERSIONS, key: storedVersionKey(key, version.number), value: null, expect: "any" }),
-      ),
+      ...versions.map((version): ValueChange => ({
+        collection: VERSIONS,
+        key: storedVersionKey(key, version.number),
+        value: null,
+        expect: "any",
+      })),
     ]);
     this.#entries.delete(key);
     return versions;
@@ -172,8 +190,11 @@ function storedVersionKey(key: string, number: number): string {
   return `${key}/${String(number).padStart(10, "0")}`;
 }
 
-async function* allValues(store: Store, collection: string): AsyncIterable<{ key: string; value: unknown; revision: number }> {
-  for (let after = ""; ; ) {
+async function* allValues(
+  store: Store,
+  collection: string,
+): AsyncIterable<{ key: string; value: unknown; revision: number }> {
+  for (let after = ""; ;) {
     const page = await store.values.list(collection, { after, limit: PAGE });
     yield* page;
     const last = page.at(-1);

@@ -23,7 +23,12 @@ export interface Deployed {
  * Makes a new version of a function, and the function if it is new. Nothing of a failed deploy remains, and what was live stays live.
  * @throws KoineError
  */
-export async function deploy(parts: PlatformParts, ref: FunctionRef, request: SpecRequest, options: DeployOptions): Promise<Deployed> {
+export async function deploy(
+  parts: PlatformParts,
+  ref: FunctionRef,
+  request: SpecRequest,
+  options: DeployOptions,
+): Promise<Deployed> {
   const { catalogue, packages, runtimes, limits, models } = parts;
   for (const name of [ref.namespace, ref.name, ...(ref.package === "" ? [] : [ref.package])]) {
     if (!isName(name)) throw new KoineError("invalid-name", { name });
@@ -31,7 +36,11 @@ export async function deploy(parts: PlatformParts, ref: FunctionRef, request: Sp
   const spec = completeSpec(request, { runtimes, models, limits });
   return await catalogue.exclusively(ref, async () => {
     if (!catalogue.has(ref) && catalogue.size >= limits.functionsMax) {
-      throw new KoineError("limit-exceeded", { what: "number of functions", value: catalogue.size + 1, allowed: `at most ${limits.functionsMax}` });
+      throw new KoineError("limit-exceeded", {
+        what: "number of functions",
+        value: catalogue.size + 1,
+        allowed: `at most ${limits.functionsMax}`,
+      });
     }
     await parts.secrets.open(ref.namespace, spec.secrets);
     const digest = specDigest(spec);
@@ -72,7 +81,8 @@ function unchangedVersion(
   wanted: { digest: string; live: boolean },
 ): Version | undefined {
   const versions = parts.catalogue.versions(ref);
-  if (wanted.live) return versions.find((version) => version.number === record.liveVersion && version.specDigest === wanted.digest);
+  if (wanted.live)
+    return versions.find((version) => version.number === record.liveVersion && version.specDigest === wanted.digest);
   return versions.find((version) => version.specDigest === wanted.digest);
 }
 

@@ -33,10 +33,15 @@ export class Journal {
     this.#schedule();
   }
 
-  /** Hands over what was gathered; reading afterwards sees it once the store's own `flush` has resolved. */
+  /** Hands over what was gathered and waits until it is written. @throws KoineError `storage-full`, `storage-failed` */
   async flush(): Promise<void> {
     this.#handOver();
     await this.#log.flush();
+  }
+
+  /** As `flush`, for readers: when the newest cannot be written, which the store tells by itself, they see what was written before. */
+  async catchUp(): Promise<void> {
+    await this.flush().catch(() => {});
   }
 
   /**
@@ -44,7 +49,8 @@ export class Journal {
    * @throws KoineError `too-many-requests` when too many follow already
    */
   async *follow(query: LogQuery, signal: AbortSignal): AsyncIterable<readonly StoredLogRecord[]> {
-    if (this.#followers.size >= this.#limits.logFollowersMax) throw new KoineError("too-many-requests", { name: "logs" });
+    if (this.#followers.size >= this.#limits.logFollowersMax)
+      throw new KoineError("too-many-requests", { name: "logs" });
     let wake = (): void => {};
     let pending = false;
     const notify = (): void => {
@@ -54,7 +60,7 @@ export class Journal {
     this.#followers.add(notify);
     signal.addEventListener("abort", notify, { once: true });
     try {
-      await this.flush();
+      await this.catchUp();
       let batch = await this.#log.logs(query);
       let afterSequence = batch.at(-1)?.sequence ?? query.afterSequence ?? (await this.#newest(query));
       if (batch.length > 0) yield batch;
@@ -67,7 +73,7 @@ export class Journal {
         pending = false;
         if (signal.aborted) return;
         await new Promise((resolve) => setTimeout(resolve, GATHER_MS));
-        await this.flush();
+        await this.catchUp();
         const { sinceMs: _, ...rest } = query;
         batch = await this.#log.logs({ ...rest, afterSequence, limit: FOLLOW_PAGE });
         afterSequence = batch.at(-1)?.sequence ?? afterSequence;

@@ -74,6 +74,8 @@ export class CodePackages {
   /** Answers of `withDependencies`, so that the next start of an instance costs one look at the disk. */
   readonly #prepared = new Map<string, CodeFolder>();
 
+  readonly #usedAtMs = new Map<Digest, number>();
+
   private constructor(options: CodePackagesOptions) {
     this.#options = options;
     this.#gate = new Gate(options.limits.buildsMax, options.limits.buildsWaitingMax);
@@ -108,6 +110,7 @@ export class CodePackages {
       await this.#options.blobs.put(unpacked.digest, createReadStream(archive));
     }
     await settleFolder(tree, this.#treePath(unpacked.digest));
+    this.#usedAtMs.set(unpacked.digest, this.#options.clock.nowMs());
     return unpacked;
   }
 
@@ -117,12 +120,19 @@ export class CodePackages {
    */
   async folder(digest: Digest, signal: AbortSignal): Promise<string> {
     if (!isDigest(digest)) throw new KoineError("code-not-found", { digest });
+    this.#usedAtMs.set(digest, this.#options.clock.nowMs());
     const path = this.#treePath(digest);
     if (await isFolder(path)) return path;
     return this.#unpacks.run(digest, signal, (shared) => this.#unpackAgain(digest, shared));
   }
 
+  /** When packages were last uploaded, asked for or needed, milliseconds since the epoch; of those that were since this process began. */
+  get usedAtMs(): ReadonlyMap<Digest, number> {
+    return this.#usedAtMs;
+  }
+
   async has(digest: Digest): Promise<boolean> {
+    this.#usedAtMs.set(digest, this.#options.clock.nowMs());
     return isDigest(digest) && this.#options.blobs.has(digest);
   }
 
@@ -136,6 +146,7 @@ export class CodePackages {
    */
   async delete(digest: Digest): Promise<void> {
     if (!isDigest(digest)) return;
+    this.#usedAtMs.delete(digest);
     for (const preparation of this.#prepared.keys()) {
       if (preparation.startsWith(`${digest} `)) this.#prepared.delete(preparation);
     }

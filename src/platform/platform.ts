@@ -6,6 +6,7 @@ import { encodeQueued, queuedActivation, runQueued } from "./async-invocation.ts
 import { type Deployed, deploy, type DeployOptions, retireUnreachable } from "./deploy.ts";
 import type { PlatformParts } from "./parts.ts";
 import type { SpecRequest } from "./spec.ts";
+import { decideSweep } from "./sweep-packages.ts";
 
 /** Accepted invocations between two looks at the queue's length. */
 const LOOK_EVERY = 1_000;
@@ -47,7 +48,12 @@ export class Platform {
       const before = catalogue.record(ref);
       this.#checkVersion(ref, number);
       if (before.liveVersion === number) return before;
-      const record = { ...before, liveVersion: number, previousVersion: before.liveVersion, updatedAtMs: clock.nowMs() };
+      const record = {
+        ...before,
+        liveVersion: number,
+        previousVersion: before.liveVersion,
+        updatedAtMs: clock.nowMs(),
+      };
       await catalogue.put(record);
       retireUnreachable(this.parts, record, before.liveVersion);
       return record;
@@ -58,7 +64,10 @@ export class Platform {
   async rollback(ref: FunctionRef, number?: number): Promise<FunctionRecord> {
     const { previousVersion } = this.parts.catalogue.record(ref);
     const target = number ?? previousVersion;
-    if (target === null) throw new KoineError("not-acceptable-state", { detail: `Function '${ref.name}' has no earlier version to return to` });
+    if (target === null)
+      throw new KoineError("not-acceptable-state", {
+        detail: `Function '${ref.name}' has no earlier version to return to`,
+      });
     return await this.publish(ref, target);
   }
 
@@ -73,14 +82,17 @@ export class Platform {
       ...(target.additional === undefined ? {} : { additional: target.additional }),
       updatedAtMs: this.parts.clock.nowMs(),
     };
-    await this.#changeAliases(ref, (aliases) => [...aliases.filter((other) => other.name !== name), alias].sort(byName));
+    await this.#changeAliases(ref, (aliases) =>
+      [...aliases.filter((other) => other.name !== name), alias].sort(byName),
+    );
     return alias;
   }
 
   /** @throws KoineError `alias-not-found` */
   async deleteAlias(ref: FunctionRef, name: string): Promise<void> {
     await this.#changeAliases(ref, (aliases) => {
-      if (!aliases.some((alias) => alias.name === name)) throw new KoineError("alias-not-found", { name: ref.name, alias: name });
+      if (!aliases.some((alias) => alias.name === name))
+        throw new KoineError("alias-not-found", { name: ref.name, alias: name });
       return aliases.filter((alias) => alias.name !== name);
     });
   }
@@ -92,7 +104,8 @@ export class Platform {
     const result = await this.parts.secrets.put(namespace, name, value, this.parts.clock.nowMs());
     for (const { record, versions } of this.parts.catalogue.all()) {
       if (record.namespace !== namespace) continue;
-      for (const version of versions.values()) if (version.spec.secrets.includes(name)) this.parts.engine.retire(version);
+      for (const version of versions.values())
+        if (version.spec.secrets.includes(name)) this.parts.engine.retire(version);
     }
     return result;
   }
@@ -128,7 +141,10 @@ export class Platform {
   async enqueue(invocation: Invocation): Promise<void> {
     const { limits, store, journal } = this.parts;
     if (invocation.body.length > limits.asyncBodyBytesMax) {
-      throw new KoineError("payload-too-large", { what: "an asynchronous invocation", limit: limits.asyncBodyBytesMax });
+      throw new KoineError("payload-too-large", {
+        what: "an asynchronous invocation",
+        limit: limits.asyncBodyBytesMax,
+      });
     }
     this.resolve(invocation.ref);
     await this.#checkQueue(invocation.ref.name);
@@ -145,25 +161,37 @@ export class Platform {
   // What happened
 
   async activations(query: ActivationQuery): Promise<readonly Activation[]> {
-    await this.parts.journal.flush();
+    await this.parts.journal.catchUp();
     return await this.parts.store.log.list(query);
   }
 
   /** @throws KoineError `activation-not-found` */
   async activation(namespace: string, id: string): Promise<Activation> {
-    await this.parts.journal.flush();
+    await this.parts.journal.catchUp();
     const activation = await this.parts.store.log.get(id);
     if (activation === null || activation.namespace !== namespace) throw new KoineError("activation-not-found", { id });
     return activation;
   }
 
   async logs(query: LogQuery): Promise<readonly StoredLogRecord[]> {
-    await this.parts.journal.flush();
+    await this.parts.journal.catchUp();
     return await this.parts.store.log.logs(query);
   }
 
   followLogs(query: LogQuery, signal: AbortSignal): AsyncIterable<readonly StoredLogRecord[]> {
     return this.parts.journal.follow(query, signal);
+  }
+
+  /** Removes code packages that nothing needs any more; answers which. */
+  async sweepPackages(startedAtMs: number): Promise<readonly string[]> {
+    const { packages, catalogue, engine, clock, limits } = this.parts;
+    const referenced = new Set(engine.codeInUse());
+    const stored = await packages.list();
+    for (const { versions } of catalogue.all()) for (const version of versions.values()) referenced.add(version.spec.code);
+    const view = { stored, referenced, usedAtMs: packages.usedAtMs, startedAtMs };
+    const unused = decideSweep(view, clock.nowMs(), limits.unusedPackageMs);
+    for (const digest of unused) await packages.delete(digest);
+    return unused;
   }
 
   /** Invocations at a time that the queue may run of one function. */

@@ -37,7 +37,12 @@ export class Secrets {
   }
 
   /** Answers whether it is new. @throws KoineError `invalid-name`, `payload-too-large` */
-  async put(namespace: string, name: string, value: string, nowMs: number): Promise<{ readonly created: boolean; readonly entry: SecretEntry }> {
+  async put(
+    namespace: string,
+    name: string,
+    value: string,
+    nowMs: number,
+  ): Promise<{ readonly created: boolean; readonly entry: SecretEntry }> {
     if (!isName(name) || !VARIABLE_PATTERN.test(name)) throw new KoineError("invalid-name", { name });
     if (Buffer.byteLength(value) > this.#limits.secretBytesMax) {
       throw new KoineError("payload-too-large", { what: `secret '${name}'`, limit: this.#limits.secretBytesMax });
@@ -50,7 +55,10 @@ export class Secrets {
     return { created: before === null, entry: { name, createdAtMs, updatedAtMs: nowMs } };
   }
 
-  async list(namespace: string, query: { readonly after?: string; readonly limit: number }): Promise<readonly SecretEntry[]> {
+  async list(
+    namespace: string,
+    query: { readonly after?: string; readonly limit: number },
+  ): Promise<readonly SecretEntry[]> {
     const prefix = `${namespace}/`;
     const entries = await this.#store.values.list(SECRETS, {
       prefix,
@@ -66,7 +74,8 @@ export class Secrets {
   /** @throws KoineError `secret-not-found` */
   async delete(namespace: string, name: string): Promise<void> {
     const key = `${namespace}/${name}`;
-    if ((await this.#store.values.get(SECRETS, key)) === null) throw new KoineError("secret-not-found", { name, namespace });
+    if ((await this.#store.values.get(SECRETS, key)) === null)
+      throw new KoineError("secret-not-found", { name, namespace });
     await this.#store.values.commit([{ collection: SECRETS, key, value: null, expect: "any" }]);
   }
 

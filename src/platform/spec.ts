@@ -5,7 +5,9 @@ import type { Limits } from "../core/limits.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
 
 /** A spec as a caller gives it: code, and what differs from the defaults. */
-export type SpecRequest = Pick<FunctionSpec, "code" | "dialect"> & { readonly [Key in keyof FunctionSpec]?: FunctionSpec[Key] | undefined };
+export type SpecRequest = Pick<FunctionSpec, "code" | "dialect"> & {
+  readonly [Key in keyof FunctionSpec]?: FunctionSpec[Key] | undefined;
+};
 
 const DEFAULT_RUNTIME = "nodejs26.x";
 const ENVIRONMENT_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
@@ -17,7 +19,10 @@ export type ModelsOf = (language: string) => readonly string[];
  * Fills in defaults and checks everything that can be checked without the code.
  * @throws KoineError `unknown-runtime`, `unknown-handler-model`, `limit-exceeded`, `invalid-request`
  */
-export function completeSpec(request: SpecRequest, context: { runtimes: ReadonlyMap<string, Runtime>; models: ModelsOf; limits: Limits }): FunctionSpec {
+export function completeSpec(
+  request: SpecRequest,
+  context: { runtimes: ReadonlyMap<string, Runtime>; models: ModelsOf; limits: Limits },
+): FunctionSpec {
   const { runtimes, models, limits } = context;
   const runtimeName = request.runtime ?? DEFAULT_RUNTIME;
   const runtime = runtimes.get(runtimeName);
@@ -48,11 +53,12 @@ export function completeSpec(request: SpecRequest, context: { runtimes: Readonly
   }
   checkHandler(spec.handler);
   checkEnvironment(spec, limits);
-  within("memory", spec.memoryBytesMax, limits.memoryBytesMin, limits.memoryBytesMax);
-  within("timeout", spec.timeoutMs, limits.timeoutMsMin, limits.timeoutMsMax);
+  within("memory", spec.memoryBytesMax, limits.memoryBytesMin, limits.memoryBytesMax, MEGABYTES);
+  within("timeout", spec.timeoutMs, limits.timeoutMsMin, limits.timeoutMsMax, MILLISECONDS);
   within("concurrency", spec.instanceConcurrency, 1, limits.instanceConcurrencyMax);
-  if (spec.reservedConcurrency !== null) within("max concurrency", spec.reservedConcurrency, 0, limits.reservedConcurrencyMax);
-  if (spec.idleTimeoutMs !== null) within("idle timeout", spec.idleTimeoutMs, 0, limits.idleTimeoutMsMax);
+  if (spec.reservedConcurrency !== null)
+    within("max concurrency", spec.reservedConcurrency, 0, limits.reservedConcurrencyMax);
+  if (spec.idleTimeoutMs !== null) within("idle timeout", spec.idleTimeoutMs, 0, limits.idleTimeoutMsMax, MILLISECONDS);
   return spec;
 }
 
@@ -73,23 +79,38 @@ function canonical(value: unknown): string {
 function checkHandler(handler: string): void {
   const outside = handler.startsWith("/") || handler.split("/").includes("..") || handler.includes("\0");
   if (handler === "" || handler.length > 256 || outside) {
-    throw new KoineError("invalid-request", { detail: `handler '${handler}' must be a path within the package, such as index.handler` });
+    throw new KoineError("invalid-request", {
+      detail: `handler '${handler}' must be a path within the package, such as index.handler`,
+    });
   }
 }
 
 function checkEnvironment(spec: FunctionSpec, limits: Limits): void {
   const entries = Object.entries(spec.environment);
   for (const [name, value] of entries) {
-    if (!ENVIRONMENT_NAME.test(name)) throw new KoineError("invalid-request", { detail: `'${name}' cannot name an environment variable` });
-    if (value.includes("\0")) throw new KoineError("invalid-request", { detail: `environment variable '${name}' contains a NUL character` });
+    if (!ENVIRONMENT_NAME.test(name))
+      throw new KoineError("invalid-request", { detail: `'${name}' cannot name an environment variable` });
+    if (value.includes("\0"))
+      throw new KoineError("invalid-request", { detail: `environment variable '${name}' contains a NUL character` });
   }
   const bytes = entries.reduce((sum, [name, value]) => sum + Buffer.byteLength(name) + Buffer.byteLength(value), 0);
   within("environment size", bytes, 0, limits.environmentBytesMax);
   within("number of environment variables", entries.length + spec.secrets.length, 0, limits.environmentEntriesMax);
 }
 
-function within(what: string, value: number, min: number, max: number): void {
-  if (!Number.isInteger(value) || value < min || value > max) {
-    throw new KoineError("limit-exceeded", { what, value, allowed: `a whole number from ${min} to ${max}` });
-  }
+interface Unit {
+  readonly size: number;
+  readonly name: string;
+}
+
+const COUNT: Unit = { size: 1, name: "" };
+const MEGABYTES: Unit = { size: 1024 * 1024, name: " MB" };
+const MILLISECONDS: Unit = { size: 1, name: " ms" };
+
+// oxlint-disable-next-line max-params -- reads as the sentence it checks: what, value, from, to, in
+function within(what: string, value: number, min: number, max: number, unit: Unit = COUNT): void {
+  if (Number.isInteger(value) && value >= min && value <= max) return;
+  const shown = (number: number): string => `${Math.round((number / unit.size) * 100) / 100}${unit.name}`;
+  const allowed = `${unit === COUNT ? "a whole number " : ""}from ${shown(min)} to ${shown(max)}`;
+  throw new KoineError("limit-exceeded", { what, value: shown(value), allowed });
 }
