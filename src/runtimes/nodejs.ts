@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
 import { access, constants, mkdir, mkdtemp, realpath, rename, rm } from "node:fs/promises";
 import { delimiter, dirname, isAbsolute, join } from "node:path";
+import { nodePackageName } from "../../scripts/node-version.mjs";
 import { KoineError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import type { Mount } from "../sandbox/sandbox.ts";
@@ -110,7 +111,7 @@ async function probe(folder: string, major: number): Promise<FoundNode | null> {
  * @throws KoineError `runtime-unavailable`
  */
 async function fetchNode(options: NodeRuntimeOptions, major: number, kept: string): Promise<FoundNode> {
-  const packageName = `node-${process.platform}-${process.arch}`;
+  const packageName = nodePackageName();
   const unavailable = (detail: string): KoineError =>
     new KoineError("runtime-unavailable", {
       runtime: options.name,
