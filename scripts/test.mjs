@@ -10,7 +10,10 @@ const filters = process.argv.slice(2).filter((argument) => argument.endsWith(".t
 
 if (!setup({ purpose: "test" })) process.exit(1);
 const node = nodePath();
-const environment = { ...process.env, PATH: `${join(root, "node_modules", ".bin")}:${dirname(node)}:${process.env["PATH"] ?? ""}` };
+const environment = {
+  ...process.env,
+  PATH: `${join(root, "node_modules", ".bin")}:${dirname(node)}:${process.env["PATH"] ?? ""}`,
+};
 
 const checks = [
   { name: "types", command: ["tsc", "--noEmit", "-p", "tsconfig.json"] },
@@ -19,6 +22,7 @@ const checks = [
 ];
 const suites = [
   { name: "unit", files: ["src/**/*.test.ts", "test/*.test.ts"], concurrency: 2, timeoutMs: 120_000 },
+  { name: "instances", files: ["test/instances/*.test.ts"], concurrency: 2, timeoutMs: 180_000 },
   { name: "system", files: ["test/system/**/*.test.ts"], concurrency: 1, timeoutMs: 300_000 },
 ];
 

@@ -3,14 +3,15 @@ import { once } from "node:events";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { NODE_FLAGS } from "../../src/runtimes/nodejs.ts";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
-import type { ErrorReport } from "../src/core/errors.ts";
-import { newId } from "../src/core/ids.ts";
-import type { EventCall, Exchange, HttpCall, ResponseHead } from "../src/core/invocation.ts";
-import { createFramesProtocol } from "../src/protocols/frames.ts";
-import type { ProtocolProcess } from "../src/protocols/conformance.ts";
-import type { Link, LinkResponder, Specialisation, Specialised } from "../src/protocols/protocol.ts";
+import type { ErrorReport } from "../../src/core/errors.ts";
+import { newId } from "../../src/core/ids.ts";
+import type { EventCall, Exchange, HttpCall, ResponseHead } from "../../src/core/invocation.ts";
+import { createFramesProtocol } from "../../src/protocols/frames.ts";
+import type { ProtocolProcess } from "../../src/protocols/conformance.ts";
+import type { Link, LinkResponder, Specialisation, Specialised } from "../../src/protocols/protocol.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -148,7 +149,7 @@ async function writePackage(files: Readonly<Record<string, string>>): Promise<st
 
 /** KOINE_TEST_NODE names another Node, to try the bootstrap on older versions. */
 function spawnNode(node: string = process.env["KOINE_TEST_NODE"] ?? process.execPath): ChildProcess {
-  return spawn(node, [nodeBootstrap, ...nodeAdapters.map(({ path }) => path)], {
+  return spawn(node, [...NODE_FLAGS, nodeBootstrap, ...nodeAdapters.map(({ path }) => path)], {
     stdio: ["ignore", "pipe", "pipe", "pipe"],
     env: { PATH: process.env["PATH"] ?? "", KOINE_LEFTOVER: "must not be seen" },
   });

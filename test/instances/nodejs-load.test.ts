@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { KoineError } from "../src/core/errors.ts";
+import { KoineError } from "../../src/core/errors.ts";
 import { NodeInstance, type StartOptions } from "./node-instance.ts";
 
 const hello = `export default () => new Response("hello");`;

@@ -1,5 +1,5 @@
-import { createFramesProtocol } from "../src/protocols/frames.ts";
-import { protocolConformance } from "../src/protocols/conformance.ts";
+import { createFramesProtocol } from "../../src/protocols/frames.ts";
+import { protocolConformance } from "../../src/protocols/conformance.ts";
 import { startNodeProcess } from "./node-instance.ts";
 
 const files = {

@@ -97,6 +97,11 @@ for (const [what, expression, expected] of [
   ["headers that were changed", "(r => (r.headers.set('A', 'b'), [...r.headers]))(new Response())", [["a", "b"]]],
   ["a clone", "await (r => (r.clone(), r.text()))(new Response('x'))", "x"],
   ["a body that was used", "await (async (r) => { await r.text(); return r.bodyUsed; })(new Response('x'))", true],
+  [
+    "two classes",
+    "[new Headers() instanceof Response, Response.error() instanceof Response, new (class A extends Headers {})() instanceof Headers]",
+    [false, true, true],
+  ],
   ["a redirect", "Response.redirect('http://a/', 303).headers.get('location')", "http://a/"],
   [
     "a subclass",
@@ -130,6 +135,73 @@ for (const [what, expression, expected] of [
     assert.deepEqual(await valueOf(expression), expected);
   });
 }
+
+for (const [what, expression, expected] of [
+  [
+    "by pairs",
+    "[...new Headers([['B', '1'], ['a', '2'], ['b', '3']])]",
+    [
+      ["a", "2"],
+      ["b", "1, 3"],
+    ],
+  ],
+  [
+    "by name",
+    "[...new Headers({ B: '1', a: '2' }).keys()].concat(...new Headers({ B: '1', a: '2' }).values())",
+    ["a", "b", "2", "1"],
+  ],
+  ["of others", "[...new Headers(new Headers({ a: '1' }))]", [["a", "1"]]],
+  [
+    "cookies",
+    "(h => (h.append('set-cookie', 'a'), h.append('Set-Cookie', 'b'), [h.get('set-cookie'), h.getSetCookie(), [...h].length]))(new Headers())",
+    ["a, b", ["a", "b"], 2],
+  ],
+  [
+    "changes",
+    "(h => (h.set('A', '2'), h.append('b', 'x'), h.append('b', 'y'), h.delete('c'), [h.has('a'), h.get('B'), h.get('c')]))(new Headers({ a: '1', c: '3' }))",
+    [true, "x, y", null],
+  ],
+  ["white space around values", "new Headers({ a: ' x ' }).get('a')", "x"],
+  [
+    "each",
+    "(seen => (new Headers({ b: '1' }).forEach((value, name, all) => seen.push(name, value, all instanceof Headers)), seen))([])",
+    ["b", "1", true],
+  ],
+  ["a wrong name", "(() => { try { new Headers().append('a b', 'c'); } catch (e) { return e.name; } })()", "TypeError"],
+  ["a wrong value", "(() => { try { new Headers({ a: 'b\\nc' }); } catch (e) { return e.name; } })()", "TypeError"],
+  ["for the real ones", "new Request('http://x/', { headers: new Headers({ a: 'b' }) }).headers.get('a')", "b"],
+  [
+    "after the real ones were made",
+    "(r => (r.headers.set('a', '1'), r.clone(), r.headers.set('a', '2'), [r.headers.get('a'), r.clone().headers.get('a')]))(new Response('x'))",
+    ["2", "2"],
+  ],
+  [
+    "the same each time",
+    "(r => [r.headers === r.headers, (r.clone(), r.headers === r.headers)])(new Response('x'))",
+    [true, true],
+  ],
+  [
+    "removed for good",
+    "(r => (r.headers.delete('content-type'), r.clone().headers.has('content-type')))(new Response('x'))",
+    false,
+  ],
+  [
+    "their class",
+    "(h => [String(h), h.constructor === Headers, h instanceof Headers])(request.headers)",
+    ["[object Headers]", true, true],
+  ],
+] as const) {
+  test(`Headers are as they should be: ${what}`, async () => {
+    assert.deepEqual(await valueOf(expression), expected);
+  });
+}
+
+test("Node's own web classes are loaded when they are needed, not before", async () => {
+  const loaded = "process.moduleLoadList.some((name) => name.includes('undici/undici'))";
+  const light = `[request.method, request.url, request.headers.get("host"), await request.json(), new Headers({ a: "b" }).get("a"), ${loaded}].at(-1)`;
+  assert.equal(await valueOf(light), false);
+  assert.equal(await valueOf(`(request.clone(), ${loaded})`), true);
+});
 
 for (const [what, code, expected] of [
   [

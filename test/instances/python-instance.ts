@@ -4,12 +4,12 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
-import type { ErrorReport } from "../src/core/errors.ts";
-import { newId } from "../src/core/ids.ts";
-import type { EventCall, Exchange, HttpCall, ResponseHead } from "../src/core/invocation.ts";
-import { createFramesProtocol } from "../src/protocols/frames.ts";
-import type { Link, Specialisation, Specialised } from "../src/protocols/protocol.ts";
-import { findPython, type PythonInterpreter } from "../src/runtimes/python.ts";
+import type { ErrorReport } from "../../src/core/errors.ts";
+import { newId } from "../../src/core/ids.ts";
+import type { EventCall, Exchange, HttpCall, ResponseHead } from "../../src/core/invocation.ts";
+import { createFramesProtocol } from "../../src/protocols/frames.ts";
+import type { Link, Specialisation, Specialised } from "../../src/protocols/protocol.ts";
+import { findPython, type PythonInterpreter } from "../../src/runtimes/python.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const handlers = (dialect: string, file: string): string =>

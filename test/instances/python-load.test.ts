@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { KoineError } from "../src/core/errors.ts";
+import { KoineError } from "../../src/core/errors.ts";
 import { type InstanceOptions, PythonInstance } from "./python-instance.ts";
 
 const returning = (value: string): string => `def handler(event, context):\n    return ${value}\n`;

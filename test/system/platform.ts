@@ -14,6 +14,8 @@ export interface PlatformOptions {
   /** Further environment of the platform, not of commands. */
   readonly env?: Readonly<Record<string, string>>;
   readonly sandbox?: "auto" | "process" | "none";
+  /** A command that becomes the platform, such as `setpriv --reuid 65534`. */
+  readonly prefix?: readonly string[];
   /** An existing data directory, which is then left in place; else one is made, and removed at the end. */
   readonly dataDirectory?: string;
   /** How long the platform may take to its ready line, in milliseconds. */
@@ -26,6 +28,8 @@ export interface CommandOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** After which the command is killed and the call fails, in milliseconds. */
   readonly timeoutMs?: number;
+  /** A command that becomes koine, such as `setpriv --reuid 65534`. */
+  readonly prefix?: readonly string[];
 }
 
 export interface CommandResult {
@@ -47,6 +51,8 @@ export interface RunningPlatform extends AsyncDisposable {
   koine(args: readonly string[], options?: CommandOptions): Promise<CommandResult>;
   /** Stops it as Ctrl-C does and answers its exit code, or `SIGKILL` where it had to be killed; then removes the data directory. */
   stop(): Promise<number | string>;
+  /** Resolves when this start has ended: with its exit code, or the signal that ended it. */
+  readonly ended: Promise<number | string>;
   /** Ends the process at once, without any clean-up; `restart` or `stop` must follow. */
   kill9(): Promise<void>;
   /** Stops it, unless it has ended already, and starts it anew on the same data directory. */
@@ -96,14 +102,19 @@ class Platform implements RunningPlatform {
     return this.#running.pid;
   }
 
+  get ended(): Promise<number | string> {
+    return this.#running.ended;
+  }
+
   get output(): string {
     return this.#output + (this.#process?.output ?? "");
   }
 
   async start({ args = [], env = {} }: Pick<PlatformOptions, "args" | "env">): Promise<void> {
-    const { sandbox, readyMsMax = READY_MS_MAX } = this.#options;
+    const { sandbox, prefix = [], readyMsMax = READY_MS_MAX } = this.#options;
     const chosen = sandbox === undefined ? [] : ["--sandbox", sandbox];
-    const command = ["up", "--port", "0", "--data", this.dataDirectory, ...chosen, ...args];
+    const up = ["up", "--port", "0", "--data", this.dataDirectory, ...chosen, ...args];
+    const command = [...prefix, nodePath(), launcher, ...up];
     this.#process = new PlatformProcess(command, { ...cleanEnvironment(), NO_COLOR: "1", ...env });
     await this.#process.ready(readyMsMax);
   }
@@ -111,7 +122,7 @@ class Platform implements RunningPlatform {
   async koine(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
     // The contexts of the user who runs the tests must not lead a command to another platform.
     const own = { XDG_CONFIG_HOME: join(this.#scratch, "config"), NO_COLOR: "1", KOINE_URL: this.url };
-    return await runKoine(args, { ...options, env: { ...cleanEnvironment(), ...own, ...options.env } });
+    return await runKoine(args, { ...options, env: { ...own, ...options.env } });
   }
 
   async stop(): Promise<number | string> {
@@ -150,19 +161,19 @@ class Platform implements RunningPlatform {
 /** One run of `koine up`. */
 class PlatformProcess {
   readonly #child: ChildProcess;
-  readonly #ended: Promise<number | string>;
+  readonly ended: Promise<number | string>;
   #hasEnded = false;
   #stdout = "";
   #url: string | null = null;
   output = "";
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>>) {
-    this.#child = spawn(nodePath(), [launcher, ...args], { cwd: tmpdir(), env, stdio: ["ignore", "pipe", "pipe"] });
+  constructor([file = "", ...args]: readonly string[], env: Readonly<Record<string, string>>) {
+    this.#child = spawn(file, args, { cwd: tmpdir(), env, stdio: ["ignore", "pipe", "pipe"] });
     // A test run that is itself ended leaves no platform behind.
     const killNow = (): void => void this.#child.kill("SIGKILL");
     process.once("exit", killNow);
     const { promise, resolve } = Promise.withResolvers<number | string>();
-    this.#ended = promise;
+    this.ended = promise;
     const end = (how: number | string): void => {
       this.#hasEnded = true;
       process.off("exit", killNow);
@@ -194,7 +205,7 @@ class PlatformProcess {
     while (this.#url === null) {
       const found = /API (https?:\/\/\S+)\s/.exec(this.#stdout);
       if (found?.[1] !== undefined) this.#url = found[1];
-      else if (this.#hasEnded) throw this.#failure(`ended with ${await this.#ended} before it was ready`);
+      else if (this.#hasEnded) throw this.#failure(`ended with ${await this.ended} before it was ready`);
       else if (signal.aborted) throw this.#failure(`did not print its address within ${withinMs} ms`);
       else await this.#somethingNew(signal);
     }
@@ -214,7 +225,7 @@ class PlatformProcess {
 
   async #endsWithin(withinMs: number): Promise<number | string> {
     const timer = setTimeout(() => this.#child.kill("SIGKILL"), withinMs);
-    const ending = await this.#ended;
+    const ending = await this.ended;
     clearTimeout(timer);
     return ending;
   }
@@ -222,7 +233,7 @@ class PlatformProcess {
   async #somethingNew(signal: AbortSignal): Promise<void> {
     const { stdout } = this.#child;
     const arrived = stdout === null ? Promise.resolve() : once(stdout, "data", { signal });
-    await Promise.race([arrived.catch(() => {}), this.#ended]);
+    await Promise.race([arrived.catch(() => {}), this.ended]);
   }
 
   #keep(text: string): void {
@@ -236,8 +247,9 @@ class PlatformProcess {
 
 /** Runs `koine ARGS`, against whatever platform its environment says. @throws Error when it takes too long */
 export async function runKoine(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
-  const { stdin, cwd = tmpdir(), env = cleanEnvironment(), timeoutMs = COMMAND_MS_MAX } = options;
-  const child = spawn(nodePath(), [launcher, ...args], { cwd, env, stdio: ["pipe", "pipe", "pipe"] });
+  const { stdin, cwd = tmpdir(), env = {}, timeoutMs = COMMAND_MS_MAX, prefix = [] } = options;
+  const [file = "", ...rest] = [...prefix, nodePath(), launcher, ...args];
+  const child = spawn(file, rest, { cwd, env: { ...cleanEnvironment(), ...env }, stdio: ["pipe", "pipe", "pipe"] });
   const killNow = (): void => void child.kill("SIGKILL");
   process.once("exit", killNow);
   let stdout = "";
