@@ -57,7 +57,7 @@ async function ensureUploaded(session: Session, code: PackedCode, progress: Prog
   const status = known.statusCode ?? 0;
   if (status < 300) return code.digest;
   // An answer to HEAD has no body that could explain: the same path asked with GET would not exist.
-  if (status !== 404) await session.client.json("GET", "/v1/status");
+  if (status !== 404) await session.client.json("GET", "/v1/runtimes");
   progress.phase(`uploading ${plural(code.files, "file")}, ${formatBytes(code.bytes)}`);
   const response = await session.client.send({
     method: "POST",

@@ -12,6 +12,12 @@ export type PackageEntry =
   | { readonly kind: "file"; readonly path: string; readonly executable: boolean; readonly sha256: string }
   | { readonly kind: "link"; readonly path: string; readonly target: string };
 
+/** A file of compiled code, as a runtime writes it when it is told where; `path` is relative, of plain names. */
+export interface CodeCacheFile {
+  readonly path: string;
+  readonly content: Buffer;
+}
+
 const DIGEST_PATTERN = /^sha256:[0-9a-f]{64}$/;
 const COMPONENT_BYTES_MAX = 255;
 

@@ -130,6 +130,12 @@ export const errorTable = define({
     message: "The body of {what} is larger than {limit} bytes",
     hint: "Send less, or send a reference to the data.",
   },
+  "request-timed-out": {
+    fault: "caller",
+    status: 408,
+    message: "The request did not arrive within {timeoutMs} ms",
+    hint: "Send head and body without long pauses.",
+  },
   "headers-too-large": {
     fault: "caller",
     status: 431,

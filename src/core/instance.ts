@@ -9,7 +9,7 @@ export type InstanceState =
   | { readonly kind: "starting"; readonly sinceMs: number }
   | { readonly kind: "idle"; readonly sinceMs: number }
   | { readonly kind: "busy"; readonly slotsTaken: number; readonly sinceMs: number }
-  | { readonly kind: "frozen"; readonly sinceMs: number }
+  | { readonly kind: "frozen"; readonly sinceMs: number; readonly idleSinceMs: number }
   | { readonly kind: "draining"; readonly slotsTaken: number; readonly sinceMs: number }
   | { readonly kind: "stopped"; readonly sinceMs: number };
 
@@ -40,10 +40,10 @@ export function transition(state: InstanceState, event: InstanceEvent, nowMs: nu
       if (state.kind === "stopped") return state;
       break;
     case "froze":
-      if (state.kind === "idle") return { kind: "frozen", sinceMs };
+      if (state.kind === "idle") return { kind: "frozen", sinceMs, idleSinceMs: state.sinceMs };
       break;
     case "thawed":
-      if (state.kind === "frozen") return { kind: "idle", sinceMs };
+      if (state.kind === "frozen") return { kind: "idle", sinceMs: state.idleSinceMs };
       break;
     case "drain":
       if (state.kind === "busy") return { kind: "draining", slotsTaken: state.slotsTaken, sinceMs };
@@ -60,4 +60,10 @@ export function transition(state: InstanceState, event: InstanceEvent, nowMs: nu
 /** Slots that are taken in a state. */
 export function slotsTaken(state: InstanceState): number {
   return state.kind === "busy" || state.kind === "draining" ? state.slotsTaken : 0;
+}
+
+/** Since when nobody has used an instance; null while somebody does, and when it cannot be used any more. */
+export function idleSinceMs(state: InstanceState): number | null {
+  if (state.kind === "frozen") return state.idleSinceMs;
+  return state.kind === "idle" ? state.sinceMs : null;
 }

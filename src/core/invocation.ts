@@ -11,6 +11,8 @@ export interface HttpCall {
   /** Path and query below the function's own address, always beginning with `/`: `/a/b?c=d`. */
   readonly url: string;
   readonly headers: RawHeaders;
+  /** `headers` as JSON text, where somebody has it already: it is most of what an instance is told of a request. */
+  readonly headersJson?: string | undefined;
   /** The part of the path that addressed the function: `/fn/hello`; with `url` it makes the whole path. */
   readonly basePath: string;
   /** Scheme and authority that the client used: `http://127.0.0.1:4000`. */
@@ -84,8 +86,8 @@ export interface InvocationFigures {
  */
 export interface Responder {
   head(head: ResponseHead, start: StartKind): void;
-  /** Answers false when the receiver cannot take more now; it then calls `Exchange.resume`. */
-  body(chunk: Buffer): boolean;
+  /** Answers false when the receiver cannot take more now; it then calls `Exchange.resume`. With `last`, `bodyEnded` follows at once. */
+  body(chunk: Buffer, last?: boolean): boolean;
   /** The answer's body is complete; the outcome follows when the handler has settled. Not called for answers that were cut. */
   bodyEnded(): void;
   ended(outcome: Outcome, figures: InvocationFigures): void;
@@ -150,6 +152,8 @@ export interface Caller {
   /** The one namespace it may act in; null: all of them. */
   readonly namespace: string | null;
   readonly rights: ReadonlySet<Right>;
+  /** Whether it showed a token, which is for the platform's eyes only. */
+  readonly byToken: boolean;
 }
 
 /** `invoke` calls functions, `read` looks, `write` changes. */

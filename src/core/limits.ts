@@ -43,9 +43,11 @@ export const limits = {
   waitQueueMsMax: 30_000,
   /** Instances of all functions on one node. */
   instancesMax: 1_000,
-  /** Idle time after which an instance is stopped, in milliseconds, unless the function says otherwise. */
+  /** Idle time after which an instance is stopped while little is known of its function, in milliseconds, unless the function says. */
   idleTimeoutMsDefault: 60_000,
   idleTimeoutMsMax: 24 * 3_600_000,
+  /** Idle time after which an instance is frozen, so that it uses no processor time, in milliseconds. */
+  freezeAfterMs: 10_000,
   /** Starts of one version that may fail in a row before further calls are answered at once, for a while. */
   startFailuresMax: 3,
   startBackoffMsMax: 10_000,
@@ -66,6 +68,12 @@ export const limits = {
   streamWindowBytes: 256 * KIB,
   /** Largest head of an HTTP request, in bytes. */
   headerBytesMax: 32 * KIB,
+  /** Time that a client may take to send a request's head, and each part of its body, in milliseconds. */
+  requestSlownessMsMax: 60_000,
+  /** Time for which a connection without a request stays open, in milliseconds. */
+  keepAliveMsMax: 65_000,
+  /** Time that a client gets to read the last answer and to close, in milliseconds. */
+  lingerMsMax: 5_000,
 
   /** Longest log line; what is longer is cut with a notice, in bytes. */
   logLineBytesMax: 16 * KIB,
@@ -95,6 +103,9 @@ export const limits = {
 
   /** Versions kept per function; the oldest that nothing points to are removed first. */
   versionsPerFunctionMax: 50,
+  /** Compiled code that is kept of one package, in bytes and files. */
+  codeCacheBytesMax: 64 * MIB,
+  codeCacheFilesMax: 5_000,
   /** Functions on one platform. */
   functionsMax: 100_000,
 

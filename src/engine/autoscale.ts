@@ -1,7 +1,7 @@
 /** How many spare sandboxes of one runtime should wait. */
 export interface SpareView {
-  /** Cold starts of the runtime within the last minute. */
-  readonly coldStartsLastMinute: number;
+  /** Most cold starts of the runtime that fell into one second or two, lately. */
+  readonly coldStartsTogether: number;
   /** Whether any deployed function uses the runtime. */
   readonly used: boolean;
 }
@@ -11,32 +11,42 @@ export interface SpareBounds {
   readonly sparesMax: number;
 }
 
-/** One spare per two cold starts a minute on top of the minimum; none for a runtime that nothing uses. */
+/** As many as were wanted together lately: that is less time than it takes to boot more. None for a runtime that nothing uses. */
 export function decideSpares(view: SpareView, bounds: SpareBounds): number {
   if (!view.used) return 0;
-  return Math.min(bounds.sparesMax, bounds.sparesMin + Math.ceil(view.coldStartsLastMinute / 2));
+  return Math.min(bounds.sparesMax, Math.max(bounds.sparesMin, view.coldStartsTogether));
 }
 
-/** Counts events of the last minute in one-second buckets, in constant memory. */
-export class MinuteRate {
-  readonly #buckets = new Uint32Array(60);
+const WINDOW_SECONDS = 600;
+
+/** Counts events of the last ten minutes in one-second buckets, in constant memory. */
+export class BurstRate {
+  readonly #buckets = new Uint16Array(WINDOW_SECONDS);
   #second = 0;
 
   add(nowMs: number): void {
     this.#advance(nowMs);
-    const index = this.#second % 60;
-    this.#buckets[index] = (this.#buckets[index] ?? 0) + 1;
+    const index = this.#second % WINDOW_SECONDS;
+    this.#buckets[index] = Math.min((this.#buckets[index] ?? 0) + 1, 0xffff);
   }
 
-  count(nowMs: number): number {
+  /** The most that fell into two seconds in a row: a burst does not begin with a second. */
+  together(nowMs: number): number {
     this.#advance(nowMs);
-    return this.#buckets.reduce((sum, count) => sum + count, 0);
+    let most = 0;
+    let before = 0;
+    for (let step = 1; step <= WINDOW_SECONDS; step++) {
+      const count = this.#buckets[(this.#second + step) % WINDOW_SECONDS] ?? 0;
+      most = Math.max(most, before + count);
+      before = count;
+    }
+    return most;
   }
 
   #advance(nowMs: number): void {
     const second = Math.floor(nowMs / 1000);
-    const steps = Math.min(second - this.#second, 60);
-    for (let step = 1; step <= steps; step++) this.#buckets[(second - steps + step) % 60] = 0;
+    const steps = Math.min(second - this.#second, WINDOW_SECONDS);
+    for (let step = 1; step <= steps; step++) this.#buckets[(second - steps + step) % WINDOW_SECONDS] = 0;
     if (second > this.#second) this.#second = second;
   }
 }

@@ -1,6 +1,6 @@
 import { KoineError, toKoineError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
-import type { Mount } from "../sandbox/sandbox.ts";
+import type { Mount, Sandbox } from "../sandbox/sandbox.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
 import { type Booted, type EngineParts, sandboxLimits } from "./parts.ts";
 
@@ -9,7 +9,9 @@ export interface BootRequest {
   readonly memoryBytesMax: number;
   /** Code that is known already; empty for a spare. */
   readonly mounts: readonly Mount[];
-  readonly attachable: boolean;
+  /** Whether it waits for code that is attached later, in the background. */
+  readonly spare: boolean;
+  onCreated?(sandbox: Sandbox): void;
 }
 
 /**
@@ -26,10 +28,12 @@ export async function boot(parts: EngineParts, request: BootRequest, signal: Abo
       mounts: [...launch.mounts, ...parts.adapterMounts, ...request.mounts],
       limits: sandboxLimits(request.memoryBytesMax),
       network: parts.network,
-      attachable: request.attachable,
+      attachable: request.spare,
+      background: request.spare,
     },
     signal,
   );
+  request.onCreated?.(sandbox);
   const booted: Booted = {
     sandbox,
     runtime: request.runtime.name,

@@ -231,6 +231,53 @@ test("a retired version stops idle instances at once and busy ones afterwards, w
   assert.equal(machine.alive.length, 0);
 });
 
+test("an idle instance is frozen after a while, and runs again for the next call", async () => {
+  const machine = new FakeMachine({ idleTimeoutMs: 3_600_000 });
+  machine.invoke(fakeVersion());
+  await machine.settle();
+  await machine.answer();
+  const [sandbox] = machine.alive;
+  await machine.clock.advance(limits.freezeAfterMs - 1);
+  assert.equal(sandbox?.frozen, false);
+  await machine.clock.advance(1);
+  assert.equal(sandbox?.frozen, true);
+  assert.deepEqual(machine.engine.counts(), { starting: 0, idle: 0, busy: 0, frozen: 1 });
+  await machine.clock.advance(600_000);
+  const caller = machine.invoke(fakeVersion());
+  assert.equal(sandbox?.frozen, false);
+  assert.equal(machine.waitingCalls[0]?.sandbox, sandbox);
+  // Its time runs from now: what it slept does not count.
+  await machine.clock.advance(2_999);
+  await machine.answer();
+  assert.equal(caller.result, "succeeded");
+  assert.equal(caller.figures?.cold, false);
+});
+
+test("a frozen instance stops when it has been idle for its time, the time before it froze included", async () => {
+  const machine = new FakeMachine();
+  const version = fakeVersion({ idleTimeoutMs: 30_000 });
+  machine.invoke(version);
+  await machine.settle();
+  await machine.answer();
+  await machine.clock.advance(29_999);
+  assert.deepEqual(
+    machine.alive.map(({ frozen }) => frozen),
+    [true],
+  );
+  await machine.clock.advance(1);
+  assert.equal(machine.alive.length, 0);
+});
+
+test("a retired version's frozen instances stop at once", async () => {
+  const machine = new FakeMachine({ idleTimeoutMs: 3_600_000 });
+  machine.invoke(fakeVersion());
+  await machine.settle();
+  await machine.answer();
+  await machine.clock.advance(limits.freezeAfterMs);
+  machine.engine.retire(fakeVersion());
+  assert.equal(machine.alive.length, 0);
+});
+
 test("a spare sandbox is used once, has the code attached, and is replaced", async () => {
   const machine = new FakeMachine({ sparesMin: 1, sparesMax: 2 });
   machine.engine.useRuntimes(new Set(["nodejs26.x"]));
@@ -242,7 +289,9 @@ test("a spare sandbox is used once, has the code attached, and is replaced", asy
   assert.equal(machine.waitingCalls[0]?.sandbox, spare);
   assert.equal(spare?.attached, "/packages/sha256:0");
   await machine.answer();
-  assert.ok((machine.engine.spares()["nodejs26.x"] ?? 0) >= 1);
+  assert.deepEqual(machine.engine.spares(), { "nodejs26.x": 0 });
+  await machine.clock.advance(20);
+  assert.deepEqual(machine.engine.spares(), { "nodejs26.x": 1 });
   machine.engine.useRuntimes(new Set());
   await machine.settle();
   assert.deepEqual(machine.engine.spares(), { "nodejs26.x": 0 });

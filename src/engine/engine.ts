@@ -1,12 +1,15 @@
 import { KoineError } from "../core/errors.ts";
 import { functionKey, type Version, versionKey } from "../core/function.ts";
 import type { Exchange, Invocation, InvocationFigures, Outcome, Responder } from "../core/invocation.ts";
+import { Timeouts } from "../core/timeouts.ts";
 import type { Specialised } from "../protocols/protocol.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
-import { decideEviction, decideKeepAlive } from "./keepalive.ts";
+import type { Habit } from "./habit.ts";
+import { decideEviction, decideIdle } from "./keepalive.ts";
 import { InvocationMetrics } from "./metrics.ts";
 import type { EngineParts } from "./parts.ts";
 import { type FunctionSlots, InstancePool, type NodeState } from "./pool.ts";
+import { type Caller, Residents } from "./residents.ts";
 import { Running } from "./running.ts";
 import { SparePool } from "./spares.ts";
 
@@ -18,6 +21,8 @@ export interface InstanceCounts {
 }
 
 const SWEEP_MS_MAX = 5_000;
+/** Nothing is started ahead while more of the memory budget than this is in use. */
+const AHEAD_MEMORY_SHARE = 0.9;
 
 /**
  * Runs versions: place → pool → slot. Holds no durable state; whoever asks brings the Version.
@@ -26,10 +31,13 @@ const SWEEP_MS_MAX = 5_000;
 export class Engine {
   readonly #parts: EngineParts;
   readonly #pools = new Map<string, InstancePool>();
+  /** The same pools by the object that they were made with, which most calls bring: no key to build. */
+  readonly #known = new Map<Version, InstancePool>();
   readonly #functions = new Map<string, FunctionSlots>();
   readonly #spares = new Map<string, SparePool>();
   readonly #node: NodeState;
   readonly #metrics: InvocationMetrics;
+  readonly #residents: Residents;
   #inFlight = 0;
   #draining = false;
   #drained: (() => void) | null = null;
@@ -46,22 +54,29 @@ export class Engine {
       memoryBytes: 0,
       starting: 0,
       waiting: 0,
+      starving: new Set(),
       bounds: {
         instancesMax: parts.settings.instancesMax,
         memoryBytesMax: parts.settings.memoryBudgetBytes,
         waitQueueLengthMax: parts.limits.waitQueueLengthMax,
       },
+      waits: new Timeouts(parts.clock, parts.limits.waitQueueMsMax),
       makeRoom: () => this.#makeRoom(),
       roomChanged: () => this.#roomChanged(),
       startEnded: () => this.#startEnded(),
       finished: (running, outcome, figures) => this.#finished(running, outcome, figures),
     };
+    this.#residents = new Residents(parts, {
+      planned: () => this.#sweep(),
+      startAhead: (version) => this.#startAhead(version),
+    });
     parts.telemetry.onCollect(() => this.#metrics.collect(this.counts(), this.spares(), this.#node.memoryBytes));
   }
 
   /** Runs a version; the responder's `ended` is called exactly once. */
   invoke(invocation: Invocation, version: Version, responder: Responder): Exchange {
     const pool = this.#pool(version);
+    this.#residents.called((pool.functionSlots.habit ??= this.#habit(pool)), version);
     const running = new Running(this.#parts, pool, version, invocation, responder);
     this.#inFlight++;
     if (this.#draining) running.reject(new KoineError("shutting-down"), 1_000);
@@ -85,12 +100,16 @@ export class Engine {
 
   /** A version is not wanted any more: its idle instances stop now, the others when their invocations have ended. */
   retire(version: Version): void {
+    this.#residents.retire(functionKey(version), version);
     this.#pools.get(versionKey(version))?.retire();
   }
 
-  /** A function is gone: forgets its figures. */
+  /** A function is gone: forgets its figures and its habit. */
   forget(ref: { readonly namespace: string; readonly package: string; readonly name: string }): void {
     this.#metrics.forget(ref);
+    const slots = this.#functions.get(functionKey(ref));
+    if (slots !== undefined) slots.habit = null;
+    this.#residents.forget(functionKey(ref));
   }
 
   /** Says which runtimes deployed functions use; spares wait for those. */
@@ -144,12 +163,15 @@ export class Engine {
   async close(): Promise<void> {
     this.#draining = true;
     this.#cancelSweep?.();
+    this.#residents.close();
     const ended = [...this.#pools.values()].flatMap((pool) => [...pool.instances].map((instance) => instance.ended));
     for (const pool of this.#pools.values()) pool.close(new KoineError("shutting-down"));
     await Promise.all([...ended, ...[...this.#spares.values()].map((spares) => spares.close())]);
   }
 
   #pool(version: Version): InstancePool {
+    const known = this.#known.get(version);
+    if (known !== undefined) return known;
     const key = versionKey(version);
     const existing = this.#pools.get(key);
     if (existing !== undefined) return existing;
@@ -160,6 +182,7 @@ export class Engine {
     const pool = new InstancePool(this.#parts, { version, runtime, spares, functionSlots, node: this.#node });
     functionSlots.pools.add(pool);
     this.#pools.set(key, pool);
+    this.#known.set(version, pool);
     return pool;
   }
 
@@ -176,7 +199,12 @@ export class Engine {
       existing.max = version.spec.reservedConcurrency;
       return existing;
     }
-    const slots: FunctionSlots = { taken: 0, max: version.spec.reservedConcurrency, pools: new Set() };
+    const slots: FunctionSlots = {
+      taken: 0,
+      max: version.spec.reservedConcurrency,
+      pools: new Set(),
+      habit: this.#residents.get(key),
+    };
     this.#functions.set(key, slots);
     return slots;
   }
@@ -189,6 +217,22 @@ export class Engine {
     const spares = new SparePool(this.#parts, runtime);
     this.#spares.set(runtimeName, spares);
     return spares;
+  }
+
+  /** What is remembered of a function begins with its first call; instances that it has by then were made by a check. */
+  #habit(pool: InstancePool): Habit<Caller> {
+    const habit = this.#residents.add(functionKey(pool.version));
+    for (const each of pool.functionSlots.pools) habit.instances += each.instances.size + each.starting;
+    return habit;
+  }
+
+  #startAhead(version: Version): boolean {
+    const { starting, waiting, memoryBytes, bounds } = this.#node;
+    if (this.#draining) return true;
+    if (starting > 0 || waiting > 0 || memoryBytes > bounds.memoryBytesMax * AHEAD_MEMORY_SHARE) return false;
+    const pool = this.#pool(version);
+    if (!pool.startAhead() && pool.empty) this.#remove(pool);
+    return true;
   }
 
   #makeRoom(): boolean {
@@ -204,17 +248,18 @@ export class Engine {
     this.#scheduleSweep(this.#parts.clock.nowMs() + this.#sweepMs);
   }
 
-  /** Spares are refilled only when nobody waits, so that refilling takes no processor from a cold start. */
   #startEnded(): void {
-    if (this.#draining || this.#node.starting > 0) return;
+    if (this.#draining) return;
+    for (const spares of this.#spares.values()) spares.refillSoon();
+    if (this.#node.starting > 0) return;
     if (this.#node.waiting > 0) this.#pumpAll();
-    if (this.#node.waiting === 0 && this.#node.starting === 0)
-      for (const spares of this.#spares.values()) spares.refill();
+    this.#residents.startNext();
     this.#scheduleSweep(this.#parts.clock.nowMs() + this.#sweepMs);
   }
 
   #pumpAll(): void {
-    for (const pool of this.#pools.values()) if (pool.waiting > 0) pool.pump();
+    const starving = [...this.#node.starving];
+    for (const pool of starving) pool.pump();
   }
 
   #scheduleSweep(atMs: number): void {
@@ -225,18 +270,26 @@ export class Engine {
   }
 
   #sweep(): void {
+    this.#cancelSweep?.();
     this.#cancelSweep = null;
     const nowMs = this.#parts.clock.nowMs();
-    const decision = decideKeepAlive(this.#idleViews(), nowMs);
+    const decision = decideIdle(this.#idleViews(), nowMs);
     for (const { pool, instance } of decision.stop) pool.stopIdle(instance);
-    for (const pool of this.#pools.values()) if (pool.empty) this.#remove(pool);
-    for (const spares of this.#spares.values()) if (this.#node.starting === 0) spares.refill();
-    if (decision.nextAtMs !== null) this.#scheduleSweep(decision.nextAtMs);
+    let nextAtMs = decision.nextAtMs;
+    for (const pool of this.#pools.values()) {
+      if (pool.empty) this.#remove(pool);
+      const freezeAtMs = pool.freezeIdle(nowMs);
+      if (freezeAtMs !== null) nextAtMs = Math.min(freezeAtMs, nextAtMs ?? freezeAtMs);
+    }
+    for (const spares of this.#spares.values()) spares.refill();
+    if (nextAtMs !== null) this.#scheduleSweep(nextAtMs);
     else if (this.#pools.size > 0) this.#scheduleSweep(nowMs + SWEEP_MS_MAX);
   }
 
   #remove(pool: InstancePool): void {
     this.#pools.delete(versionKey(pool.version));
+    this.#known.delete(pool.version);
+    pool.deadlines.close();
     const key = functionKey(pool.version);
     const slots = this.#functions.get(key);
     slots?.pools.delete(pool);

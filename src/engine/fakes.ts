@@ -14,7 +14,7 @@ import { limits } from "../core/limits.ts";
 import { Telemetry } from "../core/telemetry.ts";
 import type { Link, LinkEvents, LinkInvocation, LinkResponder, Protocol, Specialised } from "../protocols/protocol.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
-import type { Attachable, Sandbox, SandboxDriver, SandboxEnd } from "../sandbox/sandbox.ts";
+import type { Attachable, Freezable, Sandbox, SandboxDriver, SandboxEnd } from "../sandbox/sandbox.ts";
 import { Engine } from "./engine.ts";
 import type { EngineSettings } from "./parts.ts";
 
@@ -28,7 +28,7 @@ export interface FakeCall {
   cancelled: boolean;
 }
 
-export class FakeSandbox implements Sandbox, Attachable {
+export class FakeSandbox implements Sandbox, Attachable, Freezable {
   readonly id: string;
   readonly channel = new Duplex({ read() {}, write: (_, __, done) => done() });
   readonly stdout = new PassThrough();
@@ -36,6 +36,7 @@ export class FakeSandbox implements Sandbox, Attachable {
   readonly ended: Promise<SandboxEnd>;
   attached: string | null = null;
   alive = true;
+  frozen = false;
   events: LinkEvents | null = null;
   readonly calls = new Set<FakeCall>();
   #end: (end: SandboxEnd) => void = () => {};
@@ -53,6 +54,14 @@ export class FakeSandbox implements Sandbox, Attachable {
 
   async attach(mounts: readonly { readonly source: string }[]): Promise<void> {
     this.attached = mounts[0]?.source ?? null;
+  }
+
+  async freeze(): Promise<void> {
+    this.frozen = true;
+  }
+
+  async thaw(): Promise<void> {
+    this.frozen = false;
   }
 
   async stop(): Promise<SandboxEnd> {
@@ -93,7 +102,12 @@ export class FakeMachine {
       adaptersOf: () => [],
       adapterMounts: [],
       network: "host",
-      prepareVersion: async (version) => ({ codeFolder: `/packages/${version.spec.code}`, environment: {} }),
+      prepareVersion: async (version) => ({
+        codeFolder: `/packages/${version.spec.code}`,
+        environment: {},
+        codeCacheFolder: null,
+      }),
+      keepCodeCache: async () => {},
       onFinished: (activation) => this.activations.push(activation),
       onLog: (record) => this.lines.push(record),
       telemetry: this.telemetry,
@@ -107,6 +121,7 @@ export class FakeMachine {
         idleTimeoutMs: 60_000,
         sparesMin: 0,
         sparesMax: 0,
+        sparesBootingMax: 2,
         ...settings,
       },
     });

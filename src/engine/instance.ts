@@ -1,13 +1,21 @@
+import type { Clock } from "../core/clock.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
 import { type FunctionSpec, type Version } from "../core/function.ts";
 import { type InstanceEvent, type InstanceState, slotsTaken, transition } from "../core/instance.ts";
 import type { LogStream } from "../core/invocation.ts";
-import type { Link, Specialised } from "../protocols/protocol.ts";
+import type { Link, Specialisation, Specialised } from "../protocols/protocol.ts";
 import { insidePaths, type Runtime } from "../runtimes/runtime.ts";
-import { isAttachable, isPathMapped, type Sandbox, type SandboxEnd } from "../sandbox/sandbox.ts";
+import {
+  isAttachable,
+  isFreezable,
+  isPathMapped,
+  type Mount,
+  type Sandbox,
+  type SandboxEnd,
+} from "../sandbox/sandbox.ts";
 import { boot } from "./boot.ts";
 import { LineAssembler } from "./log-lines.ts";
-import { type Booted, type EngineParts, sandboxLimits } from "./parts.ts";
+import { type Booted, type EngineParts, type PreparedVersion, sandboxLimits } from "./parts.ts";
 import type { SparePool } from "./spares.ts";
 
 /** What an instance tells its pool. */
@@ -61,12 +69,28 @@ export class Instance {
   }
 
   get freeSlots(): number {
-    if (this.state.kind !== "idle" && this.state.kind !== "busy") return 0;
+    if (this.state.kind !== "idle" && this.state.kind !== "busy" && this.state.kind !== "frozen") return 0;
     return this.version.spec.instanceConcurrency - slotsTaken(this.state);
   }
 
   apply(event: InstanceEvent): void {
     this.state = transition(this.state, event, this.#parts.clock.nowMs());
+  }
+
+  /** Takes a slot; one that is frozen runs again from here on. */
+  acquire(): void {
+    if (this.state.kind === "frozen") {
+      this.apply({ kind: "thawed" });
+      if (isFreezable(this.#sandbox)) this.#parts.supervise("thaw an instance", this.#sandbox.thaw());
+    }
+    this.apply({ kind: "acquired" });
+  }
+
+  /** Keeps an idle one from using processor time until it is acquired or stopped, where the sandbox can. */
+  freeze(): void {
+    if (this.state.kind !== "idle" || !isFreezable(this.#sandbox)) return;
+    this.apply({ kind: "froze" });
+    this.#parts.supervise("freeze an instance", this.#sandbox.freeze());
   }
 
   /** Why the sandbox is no more; resolves when it is. */
@@ -95,7 +119,7 @@ export class Instance {
 
   /** Ends the lines of an invocation that has settled. */
   invocationEnded(id: string): void {
-    const assembler = this.#assemblers.get(id);
+    const assembler = this.#assemblers.size === 0 ? undefined : this.#assemblers.get(id);
     if (assembler === undefined) return;
     assembler.flush(this.#parts.clock.nowMs());
     this.#assemblers.delete(id);
@@ -131,6 +155,8 @@ export interface StartRequest {
   readonly version: Version;
   readonly runtime: Runtime;
   readonly spares: SparePool;
+  /** Whether it is started to see whether the handler loads: then there is time to keep what was compiled. */
+  readonly isCheck: boolean;
 }
 
 /**
@@ -140,18 +166,17 @@ export interface StartRequest {
 export async function startInstance(parts: EngineParts, request: StartRequest, signal: AbortSignal): Promise<Instance> {
   const { version, runtime, spares } = request;
   const prepared = await parts.prepareVersion(version, signal);
-  const codeMount = { source: prepared.codeFolder, target: insidePaths.code };
+  const { codeFolder, codeCacheFolder } = prepared;
+  const mounts: Mount[] = [{ source: codeFolder, target: insidePaths.code }];
+  if (codeCacheFolder !== null) mounts.push({ source: codeCacheFolder, target: insidePaths.codeCache });
   const { memoryBytesMax } = version.spec;
-  let booted = spares.take();
-  if (booted !== null && isAttachable(booted.sandbox)) {
-    await booted.sandbox.attach([codeMount], sandboxLimits(memoryBytesMax));
-  } else {
-    booted = await boot(parts, { runtime, memoryBytesMax, mounts: [codeMount], attachable: false }, signal);
-  }
+  const spare = await takeSpare(parts, spares, { mounts, memoryBytesMax });
+  const booted = spare ?? (await boot(parts, { runtime, memoryBytesMax, mounts, spare: false }, signal));
   try {
     return await specialise(parts, version, booted, {
-      environment: prepared.environment,
+      prepared,
       language: runtime.language,
+      isCheck: request.isCheck,
       signal,
     });
   } catch (thrown) {
@@ -160,9 +185,28 @@ export async function startInstance(parts: EngineParts, request: StartRequest, s
   }
 }
 
+/** A spare sandbox with the code in it; null when there is none. One that ends in this moment is no error: a new one is booted. */
+async function takeSpare(
+  parts: EngineParts,
+  spares: SparePool,
+  { mounts, memoryBytesMax }: { readonly mounts: readonly Mount[]; readonly memoryBytesMax: number },
+): Promise<Booted | null> {
+  const spare = await spares.take();
+  if (spare === null || !isAttachable(spare.sandbox)) return null;
+  try {
+    await spare.sandbox.attach(mounts, sandboxLimits(memoryBytesMax));
+    return spare;
+  } catch (thrown) {
+    parts.supervise("stop a spare sandbox", spare.sandbox.stop(0));
+    if (spare.closedReason !== null) return null;
+    throw thrown;
+  }
+}
+
 interface SpecialiseContext {
-  readonly environment: Readonly<Record<string, string>>;
+  readonly prepared: PreparedVersion;
   readonly language: string;
+  readonly isCheck: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -174,7 +218,6 @@ async function specialise(
 ): Promise<Instance> {
   const { spec } = version;
   const { sandbox } = booted;
-  const inside = (path: string): string => (isPathMapped(sandbox) ? sandbox.toOutside(path) : path);
   const loading = lineAssembler(parts, version, sandbox.id, null);
   let written = Buffer.alloc(0);
   const collect = (stream: LogStream, chunk: Buffer): void => {
@@ -198,43 +241,78 @@ async function specialise(
     },
   };
   if (booted.closedReason !== null) booted.owner.closed(booted.closedReason);
-  const loadSignal = AbortSignal.any([context.signal, AbortSignal.timeout(parts.limits.loadTimeoutMs)]);
+  using deadline = new Deadline(parts.clock, parts.limits.loadTimeoutMs, context.signal);
   try {
     const specialised = await Promise.race([
-      booted.link.specialise(
-        {
-          codePath: inside(insidePaths.code),
-          handler: spec.handler,
-          handlerModel: spec.handlerModel,
-          environment: context.environment,
-          function: {
-            namespace: version.namespace,
-            package: version.package,
-            name: version.name,
-            version: version.number,
-          },
-          memoryBytesMax: spec.memoryBytesMax,
-          timeoutMs: spec.timeoutMs,
-          instanceConcurrency: spec.instanceConcurrency,
-          adapters: parts.adaptersOf(context.language).map((adapter) => ({ ...adapter, path: inside(adapter.path) })),
-        },
-        loadSignal,
-      ),
+      booted.link.specialise(specialisationOf(parts, version, { ...context, sandbox }), deadline.signal),
       lost,
     ]);
     loading.flush(parts.clock.nowMs());
+    const { codeCache } = specialised;
+    if (codeCache !== undefined) parts.supervise("keep compiled code", parts.keepCodeCache(version, codeCache));
     const instance = new Instance(parts, version, booted, specialised);
     booted.owner = instance;
     return instance;
   } catch (thrown) {
     loading.flush(parts.clock.nowMs());
-    if (loadSignal.aborted && !context.signal.aborted) {
+    if (deadline.signal.aborted && !context.signal.aborted) {
       throw new KoineError("handler-load-timeout", { handler: spec.handler, timeoutMs: parts.limits.loadTimeoutMs });
     }
     const error = toKoineError(thrown);
     // The sandbox knows better than the link why it ended.
     if (booted.closedReason !== null) await lost;
     throw error;
+  }
+}
+
+function specialisationOf(
+  parts: EngineParts,
+  version: Version,
+  { sandbox, prepared, language, isCheck }: SpecialiseContext & { readonly sandbox: Sandbox },
+): Specialisation {
+  const { spec } = version;
+  const inside = (path: string): string => (isPathMapped(sandbox) ? sandbox.toOutside(path) : path);
+  const isCached = prepared.codeCacheFolder !== null;
+  return {
+    codePath: inside(insidePaths.code),
+    handler: spec.handler,
+    handlerModel: spec.handlerModel,
+    environment: prepared.environment,
+    function: {
+      namespace: version.namespace,
+      package: version.package,
+      name: version.name,
+      version: version.number,
+    },
+    memoryBytesMax: spec.memoryBytesMax,
+    timeoutMs: spec.timeoutMs,
+    instanceConcurrency: spec.instanceConcurrency,
+    adapters: parts.adaptersOf(language).map((adapter) => ({ ...adapter, path: inside(adapter.path) })),
+    ...(isCached || isCheck ? { codeCache: { path: isCached ? inside(insidePaths.codeCache) : null } } : {}),
+  };
+}
+
+/** A signal that fires with another one, or when the time is over. */
+class Deadline implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #above: AbortSignal;
+  readonly #cancelTimer: () => void;
+  readonly #onAbort = (): void => this.#controller.abort(this.#above.reason);
+
+  constructor(clock: Clock, timeMs: number, above: AbortSignal) {
+    this.#above = above;
+    this.#cancelTimer = clock.after(timeMs, () => this.#controller.abort());
+    if (above.aborted) this.#onAbort();
+    else above.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  [Symbol.dispose](): void {
+    this.#cancelTimer();
+    this.#above.removeEventListener("abort", this.#onAbort);
   }
 }
 

@@ -15,6 +15,8 @@ interface FunctionMetrics {
 export class InvocationMetrics {
   readonly #telemetry: Telemetry;
   readonly #functions = new Map<string, FunctionMetrics>();
+  /** The same by version, which is at hand without making a key. */
+  #known = new WeakMap<Version, FunctionMetrics>();
   readonly #queue: Histogram;
   readonly #coldStart: Histogram;
   readonly #states: Readonly<Record<keyof InstanceCounts, Gauge>>;
@@ -64,13 +66,19 @@ export class InvocationMetrics {
     const metrics = this.#functions.get(key);
     if (metrics === undefined) return;
     this.#functions.delete(key);
+    this.#known = new WeakMap();
     this.#telemetry.forget(metrics.labels);
   }
 
   #of(version: Version): FunctionMetrics {
+    const known = this.#known.get(version);
+    if (known !== undefined) return known;
     const key = functionKey(version);
     const existing = this.#functions.get(key);
-    if (existing !== undefined) return existing;
+    if (existing !== undefined) {
+      this.#known.set(version, existing);
+      return existing;
+    }
     const name = version.package === "" ? version.name : `${version.package}/${version.name}`;
     const labels = { namespace: version.namespace, function: name };
     const metrics = {
@@ -80,6 +88,7 @@ export class InvocationMetrics {
       labels,
     };
     this.#functions.set(key, metrics);
+    this.#known.set(version, metrics);
     return metrics;
   }
 

@@ -1,4 +1,5 @@
 import type { Clock } from "../core/clock.ts";
+import type { CodeCacheFile } from "../core/code-package.ts";
 import type { Version } from "../core/function.ts";
 import type { Activation, LogRecord, LogStream } from "../core/invocation.ts";
 import type { Limits } from "../core/limits.ts";
@@ -14,6 +15,8 @@ export interface PreparedVersion {
   readonly codeFolder: string;
   /** Variables and secrets of the function. */
   readonly environment: Readonly<Record<string, string>>;
+  /** Compiled code for this version, on this machine; null: there is none. */
+  readonly codeCacheFolder: string | null;
 }
 
 /** Everything the engine is given; it chooses and creates nothing of this itself. */
@@ -28,7 +31,10 @@ export interface EngineParts {
   /** The folders that hold the adapters. */
   readonly adapterMounts: readonly Mount[];
   readonly network: NetworkMode;
-  prepareVersion(version: Version, signal: AbortSignal): Promise<PreparedVersion>;
+  /** Answers without a promise what it has at hand: this is on the path of every cold start. */
+  prepareVersion(version: Version, signal: AbortSignal): PreparedVersion | Promise<PreparedVersion>;
+  /** Keeps what a check run compiled; none that is kept is not asked for. */
+  keepCodeCache(version: Version, files: readonly CodeCacheFile[]): Promise<void>;
   onFinished(activation: Activation): void;
   onLog(record: LogRecord): void;
   readonly telemetry: Telemetry;
@@ -44,6 +50,8 @@ export interface EngineSettings {
   readonly idleTimeoutMs: number;
   readonly sparesMin: number;
   readonly sparesMax: number;
+  /** Spare sandboxes of one runtime that boot at the same time. */
+  readonly sparesBootingMax: number;
 }
 
 /** Receives what comes from a booted sandbox outside of invocations' answers. */

@@ -1,12 +1,16 @@
 import { KoineError, toKoineError } from "../core/errors.ts";
-import type { Version } from "../core/function.ts";
+import { type Version, versionKey } from "../core/function.ts";
+import { idleSinceMs } from "../core/instance.ts";
 import type { InvocationFigures, Outcome } from "../core/invocation.ts";
+import { Timeouts } from "../core/timeouts.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
 import { afterFailure, afterStart, type BreakerState, CLOSED, refusal } from "./breaker.ts";
+import type { Habit } from "./habit.ts";
 import { type Instance, type InstanceOwner, startInstance } from "./instance.ts";
-import type { IdleView } from "./keepalive.ts";
+import { idleDueMs, type IdleView } from "./keepalive.ts";
 import type { EngineParts } from "./parts.ts";
 import { hasRoom, type NodeBounds, place, type PlaceView, wantsStart } from "./place.ts";
+import type { Caller } from "./residents.ts";
 import type { Running, RunningOwner } from "./running.ts";
 import type { SparePool } from "./spares.ts";
 
@@ -16,6 +20,8 @@ export interface FunctionSlots {
   /** Of the newest version's spec. */
   max: number | null;
   readonly pools: Set<InstancePool>;
+  /** What is remembered of its calls; null before the first. */
+  habit: Habit<Caller> | null;
 }
 
 /** What the pools of one node share. */
@@ -25,7 +31,11 @@ export interface NodeState {
   starting: number;
   /** Invocations that wait for a slot, of all versions. */
   waiting: number;
+  /** The pools they wait in. */
+  readonly starving: Set<InstancePool>;
   readonly bounds: NodeBounds;
+  /** Bounds the time in queues. */
+  readonly waits: Timeouts;
   /** Stops the idle instance that is missed least; false when none is idle. */
   makeRoom(): boolean;
   /** An instance has become idle or has ended: pools that starve may try again. On the path of every invocation. */
@@ -37,6 +47,8 @@ export interface NodeState {
 
 const ESTIMATE_BYTES_FIRST = 64 * 1024 * 1024;
 const STOP_GRACE_MS = 2_000;
+/** How much of a new figure enters the average cost of a start. */
+const COLD_MS_STEP = 0.25;
 
 /** All Instances of one Version on this node, and the invocations that wait for one. */
 export class InstancePool implements InstanceOwner, RunningOwner {
@@ -44,7 +56,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   readonly #parts: EngineParts;
   readonly #runtime: Runtime;
   readonly #spares: SparePool;
-  readonly #function: FunctionSlots;
+  readonly functionSlots: FunctionSlots;
   readonly #node: NodeState;
   readonly #instances = new Set<Instance>();
   /** Instances with a free slot, the most recently used last. May hold some that are not usable any more. */
@@ -58,6 +70,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   #breaker: BreakerState = CLOSED;
   #estimateBytes = ESTIMATE_BYTES_FIRST;
   readonly #stopping = new AbortController();
+  readonly deadlines: Timeouts;
 
   constructor(
     parts: EngineParts,
@@ -67,8 +80,13 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     this.version = context.version;
     this.#runtime = context.runtime;
     this.#spares = context.spares;
-    this.#function = context.functionSlots;
+    this.functionSlots = context.functionSlots;
     this.#node = context.node;
+    this.deadlines = new Timeouts(parts.clock, context.version.spec.timeoutMs);
+  }
+
+  get waits(): Timeouts {
+    return this.#node.waits;
   }
 
   get waiting(): number {
@@ -114,7 +132,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
    */
   async warm(signal: AbortSignal): Promise<Instance> {
     for (const instance of this.#instances) if (instance.freeSlots > 0) return instance;
-    const instance = await this.#start(signal);
+    const instance = await this.#start(signal, { isCheck: true });
     this.pump();
     return instance;
   }
@@ -122,7 +140,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   /** Takes all present instances out of service: idle ones stop now, busy ones when their invocations have ended. Calls that still come get new ones. */
   retire(): void {
     for (const instance of this.#instances) {
-      if (instance.state.kind === "idle") this.stopIdle(instance);
+      if (idleSinceMs(instance.state) !== null) this.stopIdle(instance);
       else if (instance.state.kind === "busy") this.#drain(instance);
     }
   }
@@ -137,16 +155,47 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     if (this.#waiting > 0) this.#scaleOut();
   }
 
+  /** Starts an instance for calls that are expected; false when the function may not or cannot have one, or has one. */
+  startAhead(): boolean {
+    const refused = refusal(this.#breaker, this.#parts.clock.nowMs());
+    if (refused !== null || this.#instances.size > 0 || this.#starting > 0 || !this.#mayRun()) return false;
+    // Whoever fixes the idle time wants instances to stop by it, and one that is not called at once would.
+    if (this.version.spec.idleTimeoutMs !== null) return false;
+    if (!hasRoom(this.#view(), this.#node.bounds)) return false;
+    this.#parts.supervise("start an instance ahead", this.#startForQueue());
+    return true;
+  }
+
   *idleViews(): Iterable<IdleView<{ pool: InstancePool; instance: Instance }>> {
-    const idleTimeoutMs = this.version.spec.idleTimeoutMs ?? this.#parts.settings.idleTimeoutMs;
+    const { idleTimeoutMs: specMs } = this.version.spec;
+    const { idleTimeoutMs: defaultMs } = this.#parts.settings;
+    const { habit } = this.functionSlots;
+    const kept = this.#instanceToKeep();
     for (const instance of this.#instances) {
-      if (instance.state.kind !== "idle") continue;
-      yield { key: { pool: this, instance }, idleSinceMs: instance.state.sinceMs, idleTimeoutMs };
+      const sinceMs = idleSinceMs(instance.state);
+      if (sinceMs === null) continue;
+      const judged = instance === kept ? habit : null;
+      const verdict = judged?.verdict ?? "pending";
+      const dueMs = idleDueMs({ idleSinceMs: sinceMs, specMs, defaultMs, verdict });
+      yield { key: { pool: this, instance }, idleSinceMs: sinceMs, dueMs, worth: judged?.worth ?? 0 };
     }
   }
 
+  /** Freezes what has been idle for long enough; answers when to ask again, or null when nothing is idle and runs. */
+  freezeIdle(nowMs: number): number | null {
+    const { freezeAfterMs } = this.#parts.limits;
+    let nextAtMs: number | null = null;
+    for (const instance of this.#instances) {
+      if (instance.state.kind !== "idle") continue;
+      const dueMs = instance.state.sinceMs + freezeAfterMs;
+      if (dueMs <= nowMs) instance.freeze();
+      else nextAtMs = Math.min(dueMs, nextAtMs ?? dueMs);
+    }
+    return nextAtMs;
+  }
+
   stopIdle(instance: Instance): void {
-    if (instance.state.kind !== "idle") return;
+    if (idleSinceMs(instance.state) === null) return;
     this.#drain(instance);
     instance.stop(STOP_GRACE_MS);
   }
@@ -165,6 +214,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     if (instance.listed) this.#freeSlots -= this.#listedSlots.get(instance) ?? 0;
     this.#listedSlots.delete(instance);
     instance.listed = false;
+    this.#countInstance(-1);
     this.#node.instances--;
     this.#node.memoryBytes -= instance.reservedBytes;
     this.pump();
@@ -178,14 +228,14 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   }
 
   released(instance: Instance): void {
-    this.#function.taken--;
+    this.functionSlots.taken--;
     instance.apply({ kind: "released" });
     this.#estimateBytes = Math.max(this.#estimateBytes, instance.memoryBytes);
     const { state } = instance;
     if (state.kind === "draining" && state.slotsTaken === 0) instance.stop(STOP_GRACE_MS);
     else if (state.kind === "idle" || state.kind === "busy") this.#list(instance);
     if (this.#waiting > 0) this.pump();
-    for (const pool of this.#function.pools) if (pool !== this && pool.waiting > 0) pool.pump();
+    for (const pool of this.functionSlots.pools) if (pool !== this && pool.waiting > 0) pool.pump();
     if (instance.state.kind === "idle") this.#node.roomChanged();
   }
 
@@ -200,12 +250,38 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     this.#node.finished(running, outcome, figures);
   }
 
+  // Keeping
+
+  /** The plan keeps one instance of a function, of the version called last: the one used last, if none is busy. */
+  #instanceToKeep(): Instance | null {
+    const called = this.functionSlots.habit?.owner.version ?? null;
+    if (called === null || versionKey(called) !== versionKey(this.version)) return null;
+    let newest: Instance | null = null;
+    let newestMs = Number.NEGATIVE_INFINITY;
+    for (const instance of this.#instances) {
+      if (instance.state.kind === "busy") return null;
+      const sinceMs = idleSinceMs(instance.state);
+      if (sinceMs === null || sinceMs <= newestMs) continue;
+      newest = instance;
+      newestMs = sinceMs;
+    }
+    return newest;
+  }
+
+  /** Tells the plan how many instances the function has, and what another costs. */
+  #countInstance(by: 1 | -1): void {
+    const { habit } = this.functionSlots;
+    if (habit === null) return;
+    habit.instances += by;
+    habit.bytes = this.#estimateBytes;
+  }
+
   // Slots
 
   readonly #listedSlots = new Map<Instance, number>();
 
   #mayRun(): boolean {
-    return this.#function.max === null || this.#function.taken < this.#function.max;
+    return this.functionSlots.max === null || this.functionSlots.taken < this.functionSlots.max;
   }
 
   #view(): PlaceView {
@@ -213,8 +289,8 @@ export class InstancePool implements InstanceOwner, RunningOwner {
       freeSlots: this.#freeSlots,
       waiting: this.#waiting,
       startingSlots: this.#starting * this.version.spec.instanceConcurrency,
-      functionSlotsTaken: this.#function.taken,
-      functionSlotsMax: this.#function.max,
+      functionSlotsTaken: this.functionSlots.taken,
+      functionSlotsMax: this.functionSlots.max,
       nodeInstances: this.#node.instances,
       nodeMemoryBytes: this.#node.memoryBytes,
       instanceMemoryBytes: this.#estimateBytes,
@@ -240,8 +316,8 @@ export class InstancePool implements InstanceOwner, RunningOwner {
       instance = this.#free.at(-1);
     }
     if (instance === undefined) throw new Error("the pool counted a free slot that no instance has");
-    instance.apply({ kind: "acquired" });
-    this.#function.taken++;
+    instance.acquire();
+    this.functionSlots.taken++;
     this.#list(instance);
     if (instance.freeSlots === 0) {
       instance.listed = false;
@@ -283,6 +359,8 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   #countWaiting(by: 1 | -1): void {
     this.#waiting += by;
     this.#node.waiting += by;
+    if (this.#waiting === 0) this.#node.starving.delete(this);
+    else if (this.#waiting === 1) this.#node.starving.add(this);
   }
 
   // Starting
@@ -307,23 +385,24 @@ export class InstancePool implements InstanceOwner, RunningOwner {
 
   async #startForQueue(): Promise<void> {
     try {
-      await this.#start(this.#stopping.signal);
+      await this.#start(this.#stopping.signal, { isCheck: false });
       this.pump();
     } catch (thrown) {
       this.#failWaiting(toKoineError(thrown));
     }
   }
 
-  async #start(signal: AbortSignal): Promise<Instance> {
+  async #start(signal: AbortSignal, { isCheck }: { readonly isCheck: boolean }): Promise<Instance> {
     const { clock } = this.#parts;
     const reservedBytes = this.#estimateBytes;
     const begunMs = clock.monotonicMs();
     this.#starting++;
+    this.#countInstance(1);
     this.#node.starting++;
     this.#node.instances++;
     this.#node.memoryBytes += reservedBytes;
     try {
-      const request = { version: this.version, runtime: this.#runtime, spares: this.#spares };
+      const request = { version: this.version, runtime: this.#runtime, spares: this.#spares, isCheck };
       const instance = await startInstance(this.#parts, request, signal);
       instance.reservedBytes = reservedBytes;
       instance.startMs = clock.monotonicMs() - begunMs;
@@ -331,9 +410,11 @@ export class InstancePool implements InstanceOwner, RunningOwner {
       this.#instances.add(instance);
       this.#breaker = afterStart();
       this.#list(instance);
+      this.#countStart(instance.startMs);
       return instance;
     } catch (thrown) {
       const error = toKoineError(thrown);
+      this.#countInstance(-1);
       this.#node.instances--;
       this.#node.memoryBytes -= reservedBytes;
       this.#breaker = afterFailure(this.#breaker, error, clock.nowMs(), {
@@ -346,6 +427,11 @@ export class InstancePool implements InstanceOwner, RunningOwner {
       this.#node.starting--;
       this.#node.startEnded();
     }
+  }
+
+  #countStart(startMs: number): void {
+    const { habit } = this.functionSlots;
+    if (habit !== null) habit.coldMs += (Math.max(1, startMs) - habit.coldMs) * COLD_MS_STEP;
   }
 
   /** Those whom the failed instance would have served get its error, unless other instances can still serve them. */

@@ -9,12 +9,17 @@ import type {
   Responder,
   ResponseHead,
 } from "../core/invocation.ts";
+import { Timed, type Timeouts } from "../core/timeouts.ts";
 import type { LinkResponder } from "../protocols/protocol.ts";
 import { endError, type Instance } from "./instance.ts";
 import type { EngineParts } from "./parts.ts";
 
-/** What an invocation tells its pool. */
+/** What an invocation needs of its pool, and tells it. */
 export interface RunningOwner {
+  /** Bounds the time on an instance. */
+  readonly deadlines: Timeouts;
+  /** Bounds the time in the queue. */
+  readonly waits: Timeouts;
   /** It will not wait any longer: cancelled or waited too long. */
   left(running: Running): void;
   /** Its slot is free again; `instance` may be stopped by now. */
@@ -28,7 +33,7 @@ export interface RunningOwner {
 type Phase = "waiting" | "running" | "settled";
 
 /** One invocation from arrival to its settled end: first in the wait queue, then on an instance. */
-export class Running implements Exchange, LinkResponder {
+export class Running extends Timed implements Exchange, LinkResponder {
   readonly invocation: Invocation;
   readonly version: Version;
   phase: Phase = "waiting";
@@ -43,15 +48,15 @@ export class Running implements Exchange, LinkResponder {
   #startMs = 0;
   #instance: Instance | null = null;
   #exchange: Exchange | null = null;
-  #cancelTimer: (() => void) | null = null;
   #told = false;
   #cancelled = false;
   #status: number | null = null;
   /** Body that came while waiting. */
-  #pending: Buffer[] = [];
+  #pending: Buffer[] | null = null;
   #pendingEnd = false;
 
   constructor(parts: EngineParts, owner: RunningOwner, version: Version, invocation: Invocation, responder: Responder) {
+    super();
     this.#parts = parts;
     this.#owner = owner;
     this.version = version;
@@ -63,25 +68,29 @@ export class Running implements Exchange, LinkResponder {
   /** Bounds the time in the queue; not needed when a slot is had at once. */
   startWaiting(): void {
     this.#waited = true;
-    this.#cancelTimer = this.#parts.clock.after(this.#parts.limits.waitQueueMsMax, () => {
+    this.#owner.waits.add(this, this.#arrivedMs);
+  }
+
+  override timedOut(): void {
+    if (this.phase === "running") this.#overran();
+    else if (this.phase === "waiting") {
       this.#owner.left(this);
       this.reject(new KoineError("too-many-requests", { name: this.version.name }), 1_000);
-    });
+    }
   }
 
   /** Runs on an instance whose slot has been taken for it. */
   start(instance: Instance): void {
     const { clock } = this.#parts;
-    this.#cancelTimer?.();
     this.phase = "running";
     this.#instance = instance;
-    this.#startedMs = clock.monotonicMs();
+    this.#startedMs = this.#waited ? clock.monotonicMs() : this.#arrivedMs;
     this.#startedAtMs = clock.nowMs();
     this.#cold = this.#waited && instance.served === 0;
     this.#startMs = this.#cold ? Math.min(instance.startMs, this.#startedMs - this.#arrivedMs) : 0;
     instance.invocationStarted(this.invocation.id);
     const { timeoutMs } = this.version.spec;
-    this.#cancelTimer = clock.after(timeoutMs, () => this.#timedOut(timeoutMs));
+    this.#owner.deadlines.add(this, this.#startedMs);
     this.#exchange = instance.link.invoke(
       {
         id: this.invocation.id,
@@ -93,13 +102,13 @@ export class Running implements Exchange, LinkResponder {
       },
       this,
     );
-    if (this.#pending.length > 0 || this.#pendingEnd) this.#sendPending(this.#exchange);
+    if (this.#pending !== null || this.#pendingEnd) this.#sendPending(this.#exchange);
     else if (!this.invocation.bodyComplete) this.#responder.drained?.();
   }
 
   /** Ends it without having run. */
   reject(error: KoineError, retryAfterMs: number): void {
-    this.#cancelTimer?.();
+    this.timeouts?.remove(this);
     this.phase = "settled";
     const rejected = error.fault === "function" ? null : retryAfterMs;
     const report = error.report();
@@ -115,6 +124,7 @@ export class Running implements Exchange, LinkResponder {
   write(chunk: Buffer): boolean {
     if (this.phase === "settled" || this.#told) return true;
     if (this.#exchange !== null) return this.#exchange.write(chunk);
+    this.#pending ??= [];
     this.#pending.push(chunk);
     return false;
   }
@@ -138,7 +148,7 @@ export class Running implements Exchange, LinkResponder {
     if (this.phase === "waiting") {
       this.#owner.left(this);
       this.phase = "settled";
-      this.#cancelTimer?.();
+      this.timeouts?.remove(this);
       this.#tell(cancelledOutcome());
     }
   }
@@ -151,8 +161,8 @@ export class Running implements Exchange, LinkResponder {
     this.#responder.head(head, this.#cold ? "cold" : "warm");
   }
 
-  body(chunk: Buffer): boolean {
-    return this.#told ? true : this.#responder.body(chunk);
+  body(chunk: Buffer, last?: boolean): boolean {
+    return this.#told ? true : this.#responder.body(chunk, last);
   }
 
   drained(): void {
@@ -186,16 +196,15 @@ export class Running implements Exchange, LinkResponder {
   #settle(outcome: Outcome): void {
     if (this.phase === "settled") return;
     this.phase = "settled";
-    this.#cancelTimer?.();
+    this.timeouts?.remove(this);
     const instance = this.#instance;
     instance?.invocationEnded(this.invocation.id);
     this.#tell(outcome);
     if (instance !== null) this.#owner.released(instance);
   }
 
-  #timedOut(timeoutMs: number): void {
-    if (this.phase !== "running") return;
-    const error = new KoineError("function-timed-out", { timeoutMs });
+  #overran(): void {
+    const error = new KoineError("function-timed-out", { timeoutMs: this.version.spec.timeoutMs });
     this.#tell(this.#cancelled ? cancelledOutcome() : { kind: "timedOut", error: error.report() });
     this.#exchange?.cancel();
     if (this.#instance !== null) this.#owner.overran(this.#instance);
@@ -203,7 +212,8 @@ export class Running implements Exchange, LinkResponder {
 
   #sendPending(exchange: Exchange): void {
     let flowing = true;
-    for (const chunk of this.#pending.splice(0)) flowing = exchange.write(chunk);
+    for (const chunk of this.#pending ?? []) flowing = exchange.write(chunk);
+    this.#pending = null;
     if (this.#pendingEnd) exchange.end();
     else if (flowing) this.#responder.drained?.();
   }

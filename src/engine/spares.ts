@@ -1,23 +1,39 @@
 import type { Runtime } from "../runtimes/runtime.ts";
-import { isAttachable } from "../sandbox/sandbox.ts";
-import { decideSpares, MinuteRate } from "./autoscale.ts";
+import { isAttachable, isHurriable, type Sandbox } from "../sandbox/sandbox.ts";
+import { BurstRate, decideSpares } from "./autoscale.ts";
 import { boot } from "./boot.ts";
 import type { Booted, EngineParts } from "./parts.ts";
 
+/** A spare that has not booted yet. */
+interface Boot {
+  readonly result: Promise<Booted>;
+  sandbox: Sandbox | null;
+  /** Somebody waits for it: it is no spare any more. */
+  claimed: boolean;
+}
+
+/** How long after a cold start spares are refilled: a spare costs the platform's thread a millisecond or two, which the answer needs. */
+const REFILL_DELAY_MS = 20;
+/** After its boot a spare rehearses by itself what it can. */
+const REHEARSAL_MS = 300;
+const REHEARSAL_ANSWER_MS_MAX = 10_000;
+
 /**
- * Sandboxes of one runtime that have booted and belong to no version yet. Each is used for one version, once. They are refilled one
- * at a time, and not while somebody waits for an instance, so that refilling never takes the processor from a cold start.
+ * Sandboxes of one runtime that have booted and belong to no version yet. Each is used for one version, once. They boot in the
+ * background, so that refilling takes no processor from those who serve.
  */
 export class SparePool {
   readonly #parts: EngineParts;
   readonly #runtime: Runtime;
-  readonly #rate = new MinuteRate();
+  readonly #rate = new BurstRate();
+  /** The oldest first: it has had the most time to rehearse. */
   readonly #ready: Booted[] = [];
+  readonly #booting = new Set<Boot>();
   #used = false;
-  #filling = false;
   #stopping: AbortController | null = new AbortController();
   #failures = 0;
   #attachable = true;
+  #cancelRefill: (() => void) | null = null;
 
   constructor(parts: EngineParts, runtime: Runtime) {
     this.#parts = parts;
@@ -35,27 +51,48 @@ export class SparePool {
     else this.#shrink(0);
   }
 
-  /** A booted sandbox, or null when none is ready. Counts as a cold start either way. */
-  take(): Booted | null {
+  /** A booted sandbox, or one that is about to have booted, or null. Counts as a cold start in every case. */
+  async take(): Promise<Booted | null> {
     this.#rate.add(this.#parts.clock.nowMs());
     this.#used = true;
-    for (;;) {
-      const spare = this.#ready.pop();
-      if (spare === undefined) return null;
+    for (let spare = this.#ready.shift(); spare !== undefined; spare = this.#ready.shift()) {
       if (spare.closedReason === null) return spare;
+    }
+    for (const begun of this.#booting) {
+      if (begun.claimed) continue;
+      begun.claimed = true;
+      if (begun.sandbox !== null && isHurriable(begun.sandbox)) begun.sandbox.hurry();
+      return await begun.result.catch(() => null);
+    }
+    return null;
+  }
+
+  /** Brings the number of spares to what is wanted, in a moment. */
+  refillSoon(): void {
+    this.#cancelRefill ??= this.#parts.clock.after(REFILL_DELAY_MS, () => this.refill());
+  }
+
+  /** Brings the number of spares to what is wanted now. */
+  refill(): void {
+    this.#cancelRefill?.();
+    this.#cancelRefill = null;
+    const wanted = this.#wanted();
+    this.#shrink(wanted);
+    const { settings, supervise } = this.#parts;
+    let unclaimed = [...this.#booting].filter((begun) => !begun.claimed).length;
+    while (
+      this.#stopping !== null &&
+      this.#attachable &&
+      this.#ready.length + unclaimed < wanted &&
+      this.#booting.size < settings.sparesBootingMax
+    ) {
+      unclaimed++;
+      supervise("boot a spare sandbox", this.#bootOne(this.#stopping.signal));
     }
   }
 
-  /** Brings the number of spares to what is wanted now. Called when a cold start is over, and by the engine's sweep. */
-  refill(): void {
-    const wanted = this.#wanted();
-    this.#shrink(wanted);
-    if (this.#filling || this.#stopping === null || !this.#attachable || this.#ready.length >= wanted) return;
-    this.#filling = true;
-    this.#parts.supervise("refill spare sandboxes", this.#fill(this.#stopping.signal));
-  }
-
   async close(): Promise<void> {
+    this.#cancelRefill?.();
     this.#stopping?.abort();
     this.#stopping = null;
     await Promise.all(this.#ready.splice(0).map((spare) => spare.sandbox.stop(0)));
@@ -63,8 +100,8 @@ export class SparePool {
 
   #wanted(): number {
     const { sparesMin, sparesMax } = this.#parts.settings;
-    const coldStartsLastMinute = this.#rate.count(this.#parts.clock.nowMs());
-    return decideSpares({ coldStartsLastMinute, used: this.#used }, { sparesMin, sparesMax });
+    const coldStartsTogether = this.#rate.together(this.#parts.clock.nowMs());
+    return decideSpares({ coldStartsTogether, used: this.#used }, { sparesMin, sparesMax });
   }
 
   #shrink(to: number): void {
@@ -74,37 +111,62 @@ export class SparePool {
     }
   }
 
-  async #fill(signal: AbortSignal): Promise<void> {
+  async #bootOne(signal: AbortSignal): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<Booted>();
+    const begun: Boot = { result: promise, sandbox: null, claimed: false };
+    // Whoever claims it hears of a failure; else it is logged here.
+    promise.catch(() => {});
+    this.#booting.add(begun);
     try {
-      while (this.#ready.length < this.#wanted() && !signal.aborted) {
-        const spare = await boot(
-          this.#parts,
-          {
-            runtime: this.#runtime,
-            memoryBytesMax: this.#parts.limits.memoryBytesDefault,
-            mounts: [],
-            attachable: true,
-          },
-          signal,
-        );
-        if (!isAttachable(spare.sandbox) || signal.aborted) {
-          this.#attachable = isAttachable(spare.sandbox);
-          await spare.sandbox.stop(0);
-          return;
-        }
-        this.#failures = 0;
-        this.#ready.push(spare);
-      }
+      const spare = await this.#boot(begun, signal);
+      this.#failures = 0;
+      this.#booting.delete(begun);
+      resolve(spare);
+      if (!begun.claimed) this.#keep(spare);
+      this.refill();
     } catch (thrown) {
-      if (signal.aborted) return;
-      this.#failures++;
-      this.#parts.logger.log("warn", "a spare sandbox could not be booted", {
-        runtime: this.#runtime.name,
-        error: String(thrown),
-      });
-      this.#parts.clock.after(Math.min(60_000, 1_000 * 2 ** this.#failures), () => this.refill());
-    } finally {
-      this.#filling = false;
+      this.#booting.delete(begun);
+      reject(thrown);
+      if (!signal.aborted) this.#failed(thrown);
     }
+  }
+
+  #keep(spare: Booted): void {
+    this.#ready.push(spare);
+    // The first frame that a process gets takes it twice the time of the second.
+    this.#parts.clock.after(REHEARSAL_MS, () => {
+      if (this.#ready.includes(spare)) this.#parts.supervise("rehearse", spare.link.ping(REHEARSAL_ANSWER_MS_MAX));
+    });
+  }
+
+  async #boot(begun: Boot, signal: AbortSignal): Promise<Booted> {
+    const spare = await boot(
+      this.#parts,
+      {
+        runtime: this.#runtime,
+        memoryBytesMax: this.#parts.limits.memoryBytesDefault,
+        mounts: [],
+        spare: true,
+        onCreated: (sandbox) => {
+          begun.sandbox = sandbox;
+          if (begun.claimed && isHurriable(sandbox)) sandbox.hurry();
+        },
+      },
+      signal,
+    );
+    if (isAttachable(spare.sandbox) && !signal.aborted) return spare;
+    this.#attachable = isAttachable(spare.sandbox);
+    await spare.sandbox.stop(0);
+    throw new Error("nothing can be attached to a running sandbox here");
+  }
+
+  #failed(thrown: unknown): void {
+    if (!this.#attachable) return;
+    this.#failures++;
+    this.#parts.logger.log("warn", "a spare sandbox could not be booted", {
+      runtime: this.#runtime.name,
+      error: String(thrown),
+    });
+    this.#parts.clock.after(Math.min(60_000, 1_000 * 2 ** this.#failures), () => this.refill());
   }
 }

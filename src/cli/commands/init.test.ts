@@ -69,5 +69,5 @@ test("names and templates that cannot be are refused with what could", async () 
   const template = await run(null, ["init", "x", "--template", "typscript"]);
   assert.equal(template.code, 2);
   assert.match(template.stderr, /Did you mean 'typescript'\?/);
-  assert.match((await run(null, ["init", "--list"])).stdout, /^lambda +JavaScript: a handler as on AWS Lambda$/m);
+  assert.match((await run(null, ["init", "--list"])).stdout, /^lambda +JavaScript: a Lambda handler$/m);
 });

@@ -52,7 +52,7 @@ export function addUp(parent: Command, cli: Cli): void {
     .option("--memory-budget <size>", "memory for all instances: 2048, 4GB")
     .option(
       "--idle-timeout <duration>",
-      "idle time after which instances stop, unless their function says (default 60s)",
+      "idle time after which instances of functions not known yet stop, unless their function says (default 60s)",
     )
     .action(async (flags: UpFlags) => {
       const options = upOptions(flags, cli.io.cwd);
