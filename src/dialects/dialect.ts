@@ -1,18 +1,93 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Caller } from "../core/invocation.ts";
+import type { Caller, RawHeaders } from "../core/invocation.ts";
+import type { RequestHeaders } from "./request-headers.ts";
 
 /** A request at the edge, after identity and limits. */
 export interface GatewayRequest {
-  readonly incoming: IncomingMessage;
-  readonly response: ServerResponse;
   /** Request id; activation id of the invocation it becomes. */
   readonly id: string;
   readonly receivedAtMs: number;
+  readonly method: string;
   readonly path: string;
   /** With `?` when there is one, else empty. */
   readonly query: string;
+  readonly headers: RequestHeaders;
+  readonly remoteAddress: string;
+  readonly body: RequestBody;
+  readonly response: GatewayResponse;
   /** Null: nobody in particular (authentication is configured and the request carries none). */
   readonly caller: Caller | null;
+}
+
+/** A request's body. What nobody reads is taken from the connection, within limits, once the request was answered. */
+export interface RequestBody {
+  /** As the client announced it; null when only its end will tell. */
+  readonly lengthBytes: number | null;
+  /** All of it, where it is here already; it is not read then. */
+  readonly whole: Buffer | null;
+  /** Has its pieces handed over as they come; once, and only when it is not whole. */
+  read(reader: BodyReader): void;
+  /** No more pieces until `resume`. */
+  pause(): void;
+  resume(): void;
+}
+
+/** Receives a body in pieces; after `completed` or `cut` nothing more comes. */
+export interface BodyReader {
+  piece(chunk: Buffer): void;
+  completed(): void;
+  /** The client left, or took too long, before the end. */
+  cut(): void;
+}
+
+/** Status and headers of an answer. An object that is used for many answers is rendered once. */
+export class AnswerHead {
+  readonly status: number;
+  /** Without those that belong to the connection or describe the length. */
+  readonly headers: RawHeaders;
+  /** Length of the body that a HEAD request would have got, or of a body that comes in pieces, where it is known; in bytes. */
+  readonly lengthBytes: number | null;
+  /** The connection cannot be used after this answer. */
+  readonly closes: boolean;
+  /** What a front end made of it. */
+  rendered: string | null = null;
+
+  constructor(
+    status: number,
+    headers: RawHeaders,
+    options: { readonly lengthBytes?: number | null; readonly closes?: boolean } = {},
+  ) {
+    this.status = status;
+    this.headers = headers;
+    this.lengthBytes = options.lengthBytes ?? null;
+    this.closes = options.closes ?? false;
+  }
+}
+
+/** What happens to a response from outside. */
+export interface ResponseListener {
+  /** More can be written after `write` answered false. */
+  flowed(): void;
+  /** The client left before the answer was complete: nothing that is still written reaches it. */
+  left(): void;
+}
+
+/**
+ * The answer to a request: either `send`, or `begin`, any number of `write`, `end`. The request's id, the framing and whatever HEAD, 204 and
+ * 304 leave out are its own business. After `abort`, or once the client has left, calls do nothing.
+ */
+export interface GatewayResponse {
+  /** Whether a part of an answer is on its way. */
+  readonly begun: boolean;
+  listener: ResponseListener | null;
+  /** A whole answer at once. */
+  send(head: AnswerHead, body: Buffer | string | null): void;
+  /** An answer whose body follows in pieces. */
+  begin(head: AnswerHead): void;
+  /** Answers false when the client cannot take more now. */
+  write(chunk: Buffer | string): boolean;
+  end(): void;
+  /** Breaks the connection, so that nobody takes what was sent for the whole. */
+  abort(): void;
 }
 
 /** A handler model's adapters: files that run inside the sandbox. */

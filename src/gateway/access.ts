@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import type { IncomingMessage } from "node:http";
 import { KoineError } from "../core/errors.ts";
 import type { Caller, Right } from "../core/invocation.ts";
+import type { RequestHeaders } from "../dialects/request-headers.ts";
 
 /** A token and what its holder may do. */
 export interface TokenGrant {
@@ -16,7 +16,7 @@ const ALL_RIGHTS: ReadonlySet<Right> = new Set(["invoke", "read", "write"]);
 const VERIFIED_MAX = 1_000;
 
 /** On loopback without tokens everybody on the machine is the operator. */
-const LOCAL_OPERATOR: Caller = { subject: "local", namespace: null, rights: ALL_RIGHTS };
+const LOCAL_OPERATOR: Caller = { subject: "local", namespace: null, rights: ALL_RIGHTS, byToken: false };
 
 export interface AccessSettings {
   readonly grants: readonly TokenGrant[];
@@ -32,11 +32,13 @@ export class Access {
   readonly #grants: readonly { readonly digest: Buffer; readonly caller: Caller }[];
   readonly #hosts: ReadonlySet<string>;
   readonly #verified = new Map<string, Caller>();
+  /** Clients mostly use one name for the platform. */
+  #lastKnown = "";
 
   constructor(settings: AccessSettings) {
     this.#grants = settings.grants.map(({ token, subject, namespace, rights }) => ({
       digest: sha256(token),
-      caller: { subject, namespace, rights: new Set(rights) },
+      caller: { subject, namespace, rights: new Set(rights), byToken: true },
     }));
     this.#hosts = new Set(["127.0.0.1", "localhost", "[::1]", ...settings.hosts.map((host) => host.toLowerCase())]);
   }
@@ -49,9 +51,13 @@ export class Access {
    * The caller of a request; null for nobody in particular.
    * @throws KoineError `forbidden` for a foreign Host or Origin
    */
-  identify(request: IncomingMessage): Caller | null {
-    const { authorization, host, origin } = request.headers;
-    if (this.configured) return authorization === undefined ? null : this.#byToken(authorization);
+  identify(headers: RequestHeaders): Caller | null {
+    if (this.configured) {
+      const authorization = headers.get("authorization");
+      return authorization === undefined ? null : this.#byToken(authorization);
+    }
+    const host = headers.get("host");
+    const origin = headers.get("origin");
     if (host !== undefined && !this.#isKnownHost(host)) {
       throw new KoineError("forbidden", { detail: `host '${host}' is not one of this platform's names` });
     }
@@ -66,8 +72,11 @@ export class Access {
   }
 
   #isKnownHost(authority: string): boolean {
+    if (authority === this.#lastKnown) return true;
     const name = authority.replace(/:[0-9]+$/, "").toLowerCase();
-    return this.#hosts.has(name) || name.endsWith(".localhost");
+    if (!this.#hosts.has(name) && !name.endsWith(".localhost")) return false;
+    this.#lastKnown = authority;
+    return true;
   }
 
   /** An unknown token is nobody: it may be meant for a public function, which checks it itself. */

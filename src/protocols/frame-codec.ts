@@ -22,6 +22,7 @@ export const frameType = {
   failed: 21,
   log: 22,
   pong: 23,
+  codeCache: 24,
 } as const;
 
 export interface FrameHeader {

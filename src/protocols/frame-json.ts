@@ -1,5 +1,7 @@
 import { KoineError, type ThrownReport } from "../core/errors.ts";
+import type { CodeCacheFile } from "../core/code-package.ts";
 import type { ResponseHead } from "../core/invocation.ts";
+import { RecentTexts } from "../core/recent.ts";
 import type { LinkInvocation, Specialisation, Specialised } from "./protocol.ts";
 
 /** The JSON inside frames. What comes from an instance is written by somebody else's code: every field is checked. */
@@ -8,24 +10,26 @@ const PROTOCOL_VERSION = 1;
 const MESSAGE_LENGTH_MAX = 8_192;
 const STACK_LENGTH_MAX = 32_768;
 
+/** What is the same text in JSON, between quotation marks. */
+const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
+
+/** Written by hand: of what an HTTP call says, only the headers need a real encoder, and those are mostly encoded already. */
 export function encodeHead(invocation: LinkInvocation): string {
   const { id, attempt, deadlineMs, call } = invocation;
-  return JSON.stringify(
-    call.kind === "http"
-      ? {
-          id,
-          attempt,
-          deadlineMs,
-          kind: "http",
-          method: call.method,
-          url: call.url,
-          headers: call.headers,
-          basePath: call.basePath,
-          origin: call.origin,
-          remoteAddress: call.remoteAddress,
-        }
-      : { id, attempt, deadlineMs, kind: "event", contentType: call.contentType, context: call.context },
+  if (call.kind === "event") {
+    const { contentType, context } = call;
+    return JSON.stringify({ id, attempt, deadlineMs, kind: "event", contentType, context });
+  }
+  const headers = call.headersJson ?? JSON.stringify(call.headers);
+  return (
+    `{"id":${quoted(id)},"attempt":${attempt},"deadlineMs":${deadlineMs},"kind":"http","method":${quoted(call.method)},` +
+    `"url":${quoted(call.url)},"headers":${headers},"basePath":${quoted(call.basePath)},` +
+    `"origin":${quoted(call.origin)},"remoteAddress":${quoted(call.remoteAddress)}}`
   );
+}
+
+function quoted(text: string): string {
+  return PLAIN.test(text) ? `"${text}"` : JSON.stringify(text);
 }
 
 /** Answers what is wrong with a READY, or null. */
@@ -36,25 +40,61 @@ export function parseReady(payload: Buffer): string | null {
   return version === PROTOCOL_VERSION ? null : `protocol version ${String(version)}`;
 }
 
+const CODE_CACHE_PATH = /^[\w-][\w.-]{0,100}(\/[\w-][\w.-]{0,100}){0,7}$/;
+
+/** Null when it is malformed, or leads out of where it belongs. The content is a copy. */
+export function parseCodeCache(payload: Buffer): CodeCacheFile | null {
+  if (payload.length < 2) return null;
+  const contentAt = 2 + payload.readUInt16LE(0);
+  if (contentAt > payload.length) return null;
+  const path = payload.toString("latin1", 2, contentAt);
+  return CODE_CACHE_PATH.test(path) ? { path, content: Buffer.from(payload.subarray(contentAt)) } : null;
+}
+
 export function parseSpecialised(payload: Buffer): Specialised | null {
   const { handlerModel, loadMs } = parseObject(payload) ?? {};
   if (typeof handlerModel !== "string" || typeof loadMs !== "number" || !(loadMs >= 0)) return null;
   return { handlerModel, loadMs };
 }
 
-/** Null when it has not the form of a HEAD; whether its values can be used says `headProblem`. */
-export function parseHead(payload: Buffer): ResponseHead | null {
+/** An answer's head, and why it cannot be sent over HTTP. */
+export interface ParsedHead {
+  readonly head: ResponseHead;
+  readonly problem: string | null;
+}
+
+/** Texts of heads up to this length are remembered, in bytes. */
+const RECENT_HEAD_BYTES_MAX = 1_024;
+const RECENT_HEADS = 32;
+
+/** Reads the heads that instances send. A function mostly answers with the same few, and gets the same object for them. */
+export class HeadParser {
+  readonly #recent = new RecentTexts<ParsedHead>(RECENT_HEADS);
+
+  /** Null when it has not the form of a HEAD. */
+  parse(payload: Buffer): ParsedHead | null {
+    if (payload.length > RECENT_HEAD_BYTES_MAX) return parseHead(payload);
+    const text = payload.toString("latin1");
+    const known = this.#recent.get(text);
+    if (known !== undefined) return known;
+    const parsed = parseHead(payload);
+    if (parsed !== null) this.#recent.set(text, parsed);
+    return parsed;
+  }
+}
+
+function parseHead(payload: Buffer): ParsedHead | null {
   const { status, headers } = parseObject(payload) ?? {};
   if (typeof status !== "number" || !Array.isArray(headers) || headers.length % 2 !== 0) return null;
   if (!headers.every((part) => typeof part === "string")) return null;
-  return { status, headers };
+  const head = { status, headers };
+  return { head, problem: headProblem(head) };
 }
 
 const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 
-/** Answers why an answer's head cannot be sent over HTTP, or null. */
-export function headProblem(head: ResponseHead): string | null {
+function headProblem(head: ResponseHead): string | null {
   const { status, headers } = head;
   if (!Number.isInteger(status) || status < 200 || status > 599) return `status ${status} is not one of 200 to 599`;
   for (let index = 0; index < headers.length; index += 2) {

@@ -1,9 +1,9 @@
 import type { ErrorReport } from "../core/errors.ts";
 import { KoineError } from "../core/errors.ts";
-import type { Exchange, ResponseHead } from "../core/invocation.ts";
+import type { Exchange } from "../core/invocation.ts";
 import { limits } from "../core/limits.ts";
 import { LAST, type Outbox, frameType } from "./frame-codec.ts";
-import { encodeHead, headProblem } from "./frame-json.ts";
+import { encodeHead, type ParsedHead } from "./frame-json.ts";
 import type { LinkInvocation, LinkResponder } from "./protocol.ts";
 
 /** The link as one of its streams sees it. */
@@ -95,10 +95,9 @@ export class FrameStream implements Exchange {
 
   // What the instance does. A text says how it broke the rules.
 
-  head(head: ResponseHead): string | null {
+  head({ head, problem }: ParsedHead): string | null {
     if (this.#headSeen) return "a second HEAD on one stream";
     this.#headSeen = true;
-    const problem = headProblem(head);
     if (problem === null) {
       if (this.#phase === "open") this.#responder.head(head);
       return null;
@@ -122,7 +121,7 @@ export class FrameStream implements Exchange {
     if (this.#phase === "ended") return;
     if (last) this.#bodySeen = true;
     this.#uncredited += piece.length;
-    if (piece.length > 0 && this.#phase === "open" && !this.#responder.body(piece)) this.#paused = true;
+    if (piece.length > 0 && this.#phase === "open" && !this.#responder.body(piece, last)) this.#paused = true;
     if (last) this.#bodyEnded();
     else this.#giveCredit();
   }

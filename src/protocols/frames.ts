@@ -1,10 +1,12 @@
 import type { Duplex } from "node:stream";
 import { type Clock, systemClock } from "../core/clock.ts";
+import type { CodeCacheFile } from "../core/code-package.ts";
 import { KoineError } from "../core/errors.ts";
 import type { Exchange } from "../core/invocation.ts";
+import { limits } from "../core/limits.ts";
 import { LAST, type FrameHeader, FrameReader, type FrameSink, Outbox, frameType } from "./frame-codec.ts";
 import { FrameStream, type StreamSender } from "./frame-stream.ts";
-import { parseError, parseHead, parseReady, parseSpecialised } from "./frame-json.ts";
+import { parseCodeCache, HeadParser, parseError, parseReady, parseSpecialised } from "./frame-json.ts";
 import type {
   Link,
   LinkEvents,
@@ -40,6 +42,8 @@ class FramesLink implements Link, FrameSink, StreamSender {
   readonly #reader = new FrameReader(this);
   readonly #outbox = new Outbox();
   readonly #streams = new Map<number, FrameStream>();
+  readonly #heads = new HeadParser();
+  #latest: FrameStream | null = null;
   readonly #pings = new Map<number, (answered: boolean) => void>();
   readonly #flush = (): void => this.#write();
   readonly #written = (): void => {
@@ -57,6 +61,8 @@ class FramesLink implements Link, FrameSink, StreamSender {
   #ready: Waiter<void>[] = [];
   #specialised: Waiter<Specialised> | null = null;
   #specialisation: Specialisation | null = null;
+  readonly #codeCache: CodeCacheFile[] = [];
+  #codeCacheBytes = 0;
 
   constructor(channel: Duplex, events: LinkEvents, clock: Clock) {
     this.#channel = channel;
@@ -85,7 +91,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
     this.#state = "specialising";
     this.#specialisation = specialisation;
     this.#outbox.frame(frameType.specialise, 0, 0, Buffer.from(JSON.stringify(specialisation)));
-    this.schedule();
+    this.#write();
     return abortable<Specialised>(signal, (waiter) => {
       this.#specialised = waiter;
     });
@@ -128,15 +134,25 @@ class FramesLink implements Link, FrameSink, StreamSender {
 
   // StreamSender
 
-  /** Writes what gathered once per turn of the event loop: one system call for many frames. */
+  /** Writes what gathered once per turn of the event loop: one system call for many frames. One invocation alone waits for no others. */
   schedule(): void {
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
-    setImmediate(this.#flush);
+    if (this.#streams.size > 1) setImmediate(this.#flush);
+    else process.nextTick(this.#flush);
   }
 
   ended(number: number): void {
     this.#streams.delete(number);
+    if (this.#latest?.number === number) this.#latest = null;
+  }
+
+  /** The frames of an answer mostly come one after the other. */
+  #stream(number: number): FrameStream | undefined {
+    if (this.#latest?.number === number) return this.#latest;
+    const stream = this.#streams.get(number);
+    if (stream !== undefined) this.#latest = stream;
+    return stream;
   }
 
   // FrameSink
@@ -149,13 +165,15 @@ class FramesLink implements Link, FrameSink, StreamSender {
       case frameType.loadFailed:
         if (stream !== 0) return `a frame of type ${type} on stream ${stream}`;
         return length <= JSON_BYTES_MAX ? null : `${length} bytes of JSON`;
+      case frameType.codeCache:
+        return this.#codeCacheHeader(stream, length);
       case frameType.pong:
         return stream === 0 && length === 8 ? null : "a malformed PONG";
       case frameType.log:
         if (length < LOG_HEAD_BYTES) return "a LOG without its head";
         return stream === 0 ? null : this.#unusedNumber(stream);
       case frameType.data:
-        return this.#unusedNumber(stream) ?? this.#streams.get(stream)?.dataHeader(length) ?? null;
+        return this.#unusedNumber(stream) ?? this.#stream(stream)?.dataHeader(length) ?? null;
       case frameType.head:
       case frameType.failed:
         if (length > JSON_BYTES_MAX) return `${length} bytes of JSON`;
@@ -170,7 +188,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
   }
 
   data(header: FrameHeader, piece: Buffer, complete: boolean): string | null {
-    this.#streams.get(header.stream)?.data(piece, complete && (header.flags & LAST) !== 0);
+    this.#stream(header.stream)?.data(piece, complete && (header.flags & LAST) !== 0);
     return null;
   }
 
@@ -183,6 +201,8 @@ class FramesLink implements Link, FrameSink, StreamSender {
         return this.#onSpecialised(payload);
       case frameType.loadFailed:
         return this.#onLoadFailed(payload);
+      case frameType.codeCache:
+        return this.#onCodeCache(payload);
       case frameType.pong:
         this.#pings.get(payload.readUInt32LE(0))?.(true);
         return null;
@@ -192,12 +212,12 @@ class FramesLink implements Link, FrameSink, StreamSender {
         break;
     }
     // Frames of streams that ended may cross with what ended them.
-    const stream = this.#streams.get(header.stream);
+    const stream = this.#stream(header.stream);
     if (stream === undefined) return null;
     switch (header.type) {
       case frameType.head: {
-        const head = parseHead(payload);
-        return head === null ? "a malformed HEAD" : stream.head(head);
+        const parsed = this.#heads.parse(payload);
+        return parsed === null ? "a malformed HEAD" : stream.head(parsed);
       }
       case frameType.credit:
         return stream.credit(payload.readUInt32LE(0));
@@ -228,8 +248,24 @@ class FramesLink implements Link, FrameSink, StreamSender {
     const specialised = parseSpecialised(payload);
     if (specialised === null) return "a malformed SPECIALISED";
     this.#state = "specialised";
-    this.#specialised?.resolve(specialised);
+    const codeCache = this.#codeCache.splice(0);
+    this.#specialised?.resolve(codeCache.length === 0 ? specialised : { ...specialised, codeCache });
     this.#specialised = null;
+    return null;
+  }
+
+  #codeCacheHeader(stream: number, length: number): string | null {
+    const wanted = this.#state === "specialising" && this.#specialisation?.codeCache?.path === null;
+    if (stream !== 0 || !wanted) return "an unexpected CODE_CACHE";
+    this.#codeCacheBytes += length;
+    if (this.#codeCacheBytes > limits.codeCacheBytesMax) return "more CODE_CACHE than is allowed";
+    return this.#codeCache.length < limits.codeCacheFilesMax ? null : "too many CODE_CACHE";
+  }
+
+  #onCodeCache(payload: Buffer): string | null {
+    const file = parseCodeCache(payload);
+    if (file === null) return "a malformed CODE_CACHE";
+    this.#codeCache.push(file);
     return null;
   }
 
@@ -248,7 +284,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
     const source = payload[8];
     if (source !== 1 && source !== 2) return "a LOG of an unknown output";
     if (!Number.isFinite(timeMs)) return "a LOG without a time";
-    const id = this.#streams.get(number)?.id ?? null;
+    const id = this.#stream(number)?.id ?? null;
     this.#events.log(id, source === 1 ? "stdout" : "stderr", payload.subarray(LOG_HEAD_BYTES), timeMs);
     return null;
   }
@@ -296,6 +332,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
     for (const answer of this.#pings.values()) answer(false);
     const streams = [...this.#streams.values()];
     this.#streams.clear();
+    this.#latest = null;
     for (const stream of streams) stream.lost();
   }
 

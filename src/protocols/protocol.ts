@@ -1,4 +1,5 @@
 import type { Duplex } from "node:stream";
+import type { CodeCacheFile } from "../core/code-package.ts";
 import type { ErrorReport } from "../core/errors.ts";
 import type { Exchange, HttpCall, EventCall, LogStream, ResponseHead } from "../core/invocation.ts";
 
@@ -22,6 +23,8 @@ export interface Specialisation {
   readonly instanceConcurrency: number;
   /** Handler adapters of the runtime's language, in the order in which `auto` tries them; `path` is inside the sandbox. */
   readonly adapters: readonly { readonly dialect: string; readonly model: string; readonly path: string }[];
+  /** Where compiled code is, inside the sandbox; null: there is none, and what is compiled may be told with `Specialised`. */
+  readonly codeCache?: { readonly path: string | null };
 }
 
 export interface Specialised {
@@ -29,6 +32,8 @@ export interface Specialised {
   readonly handlerModel: string;
   /** What the loading took inside, in milliseconds. */
   readonly loadMs: number;
+  /** What was compiled, when it was asked for and worth keeping. */
+  readonly codeCache?: readonly CodeCacheFile[];
 }
 
 export interface LinkInvocation {
@@ -44,7 +49,8 @@ export interface LinkInvocation {
 /** Receives one invocation's answer from the instance; exactly one of `succeeded`, `failed`, `lost` comes last. */
 export interface LinkResponder {
   head(head: ResponseHead): void;
-  body(chunk: Buffer): boolean;
+  /** With `last`, `bodyEnded` follows at once. */
+  body(chunk: Buffer, last?: boolean): boolean;
   drained(): void;
   /** The answer's body is complete; `succeeded` may come later, when the handler left work that it waits for. */
   bodyEnded(): void;

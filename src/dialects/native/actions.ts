@@ -3,6 +3,7 @@ import type { DeployProgress, DeployResult } from "../../core/api.ts";
 import { KoineError, toKoineError } from "../../core/errors.ts";
 import type { DeployOptions } from "../../platform/deploy.ts";
 import type { Platform } from "../../platform/platform.ts";
+import { AnswerHead } from "../dialect.ts";
 import { refOf } from "./address.ts";
 import type { RouteAnswer, RouteInput } from "./router.ts";
 import * as schemas from "./schemas.ts";
@@ -17,10 +18,10 @@ export async function deployAction(
 ): Promise<RouteAnswer> {
   const ref = refOf(parameters);
   const { check = true, live = true, ...spec } = body;
-  const ndjson = request.incoming.headers.accept?.includes("application/x-ndjson") === true;
+  const ndjson = request.headers.get("accept")?.includes("application/x-ndjson") === true;
   const { response, id } = request;
   const write = (progress: DeployProgress): void => {
-    if (!response.headersSent) response.writeHead(200, ["Content-Type", "application/x-ndjson", "x-request-id", id]);
+    if (!response.begun) response.begin(new AnswerHead(200, ["Content-Type", "application/x-ndjson"]));
     response.write(`${JSON.stringify(progress)}\n`);
   };
   const onProgress: DeployOptions["onProgress"] = ndjson ? (phase, message) => write({ phase, message }) : () => {};
@@ -36,7 +37,7 @@ export async function deployAction(
     write({ phase: "done", result });
   } catch (thrown) {
     const error = toKoineError(thrown);
-    if (!response.headersSent) throw error;
+    if (!response.begun) throw error;
     write({ phase: "failed", error: { ...error.report(), requestId: id } });
   }
   response.end();
@@ -49,13 +50,13 @@ const HEARTBEAT_MS = 15_000;
 
 export async function logsAction(
   platform: Platform,
-  { request, parameters, query, signal }: LogsInput,
+  { request, parameters, query, signal, flowing }: LogsInput,
 ): Promise<RouteAnswer> {
   const ref = refOf(parameters);
   platform.parts.catalogue.record(ref);
   const sinceMs = schemas.timeMs(query.since);
   const beforeMs = schemas.timeMs(query.before);
-  const lastEventId = Number(request.incoming.headers["last-event-id"] ?? Number.NaN);
+  const lastEventId = Number(request.headers.get("last-event-id") ?? Number.NaN);
   const wanted = {
     namespace: ref.namespace,
     package: ref.package,
@@ -69,9 +70,8 @@ export async function logsAction(
   };
   if (query.follow === "false")
     return { status: 200, body: { items: (await platform.logs(wanted)).map(logView), next: null } };
-  const { response, id } = request;
-  const headers = ["Content-Type", "text/event-stream", "Cache-Control", "no-store", "x-request-id", id];
-  response.writeHead(200, headers);
+  const { response } = request;
+  response.begin(new AnswerHead(200, ["Content-Type", "text/event-stream", "Cache-Control", "no-store"]));
   response.write(": lines follow as they come\n\n");
   const heartbeat = setInterval(() => response.write(": \n\n"), HEARTBEAT_MS);
   try {
@@ -79,8 +79,7 @@ export async function logsAction(
       const text = lines
         .map((line) => `event: log\nid: ${line.sequence}\ndata: ${JSON.stringify(logView(line))}\n\n`)
         .join("");
-      if (!response.write(text))
-        await new Promise<void>((resolve) => response.once("drain", resolve).once("close", () => resolve()));
+      if (!response.write(text)) await flowing();
     }
   } finally {
     clearInterval(heartbeat);
@@ -102,15 +101,8 @@ export async function resultAction(
     });
   }
   const type = contentTypeOf(result.headers);
-  request.response.writeHead(result.status, [
-    "Content-Type",
-    type,
-    "Content-Length",
-    String(result.body.byteLength),
-    "x-request-id",
-    request.id,
-  ]);
-  request.response.end(result.body);
+  const head = new AnswerHead(result.status, ["Content-Type", type]);
+  request.response.send(head, Buffer.from(result.body.buffer, result.body.byteOffset, result.body.byteLength));
   return null;
 }
 

@@ -10,7 +10,7 @@ import type { Parameters } from "./router.ts";
 export function refWithin(namespace: string, text: string): FunctionRef {
   if (!isName(namespace)) throw new KoineError("invalid-name", { name: namespace });
   const ref = parseFunctionRef(text, namespace);
-  if (text.split("/").length > 2) throw new KoineError("invalid-name", { name: text });
+  if (text.startsWith("/") || text.split("/").length > 2) throw new KoineError("invalid-name", { name: text });
   return ref;
 }
 

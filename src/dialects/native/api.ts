@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import type { CodeView, FunctionView, Page } from "../../core/api.ts";
 import { KoineError } from "../../core/errors.ts";
 import type { FunctionRef } from "../../core/function.ts";
@@ -6,6 +7,8 @@ import type { Platform } from "../../platform/platform.ts";
 import type { Calls } from "./calls.ts";
 import { deployAction, logsAction, resultAction } from "./actions.ts";
 import { refOf, refWithin } from "./address.ts";
+import { AnswerHeads } from "./http-responder.ts";
+import { piecesOf } from "../request-body.ts";
 import { route, type Route, type RouteAnswer } from "./router.ts";
 import * as schemas from "./schemas.ts";
 import { activationView, aliasView, functionView, logView, rfc3339, secretView, versionView } from "./views.ts";
@@ -41,7 +44,12 @@ function platformRoutes(platform: Platform, facts: PlatformFacts): readonly Rout
   return [
     route(
       "GET /v1/status",
-      { right: "read", summary: "What the platform is and does now.", answers: "PlatformStatus" },
+      {
+        right: "read",
+        acrossNamespaces: true,
+        summary: "What the platform is and does now.",
+        answers: "PlatformStatus",
+      },
       async () => {
         const { waiting, leased, dead } = await store.queue.state(clock.nowMs());
         const { version, dataDirectory, sandbox, authentication } = facts;
@@ -62,7 +70,12 @@ function platformRoutes(platform: Platform, facts: PlatformFacts): readonly Rout
     ),
     route(
       "GET /v1/doctor",
-      { right: "read", summary: "What the machine offers for isolation.", answers: "DoctorReport" },
+      {
+        right: "read",
+        acrossNamespaces: true,
+        summary: "What the machine offers for isolation.",
+        answers: "DoctorReport",
+      },
       async () => ({ status: 200, body: { sandbox: facts.sandbox, facts: await facts.doctor() } }),
     ),
     route("GET /v1/runtimes", { right: "read", summary: "The runtimes.", answers: "Page<RuntimeView>" }, async () => {
@@ -83,11 +96,11 @@ function platformRoutes(platform: Platform, facts: PlatformFacts): readonly Rout
       "POST /v1/code",
       { right: "write", summary: "Uploads a code package: a zip archive as the body.", answers: "CodeView" },
       async ({ request, signal }) => {
-        const type = request.incoming.headers["content-type"] ?? "application/zip";
+        const type = request.headers.get("content-type") ?? "application/zip";
         if (!/^application\/(?:zip|octet-stream|x-zip-compressed)\b/i.test(type)) {
           throw new KoineError("unsupported-media-type", { type, expected: "application/zip" });
         }
-        const body: CodeView = await packages.receive(request.incoming, signal);
+        const body: CodeView = await packages.receive(Readable.from(piecesOf(request.body)), signal);
         return { status: 201, body };
       },
     ),
@@ -142,8 +155,9 @@ function functionRoutes(platform: Platform, calls: Calls): readonly Route[] {
       },
       async ({ request, parameters, query }) => {
         const ref = { ...refOf(parameters), ...(query.qualifier === undefined ? {} : { qualifier: query.qualifier }) };
-        const contentType = request.incoming.headers["content-type"] ?? "application/json";
-        calls.start(request, ref, { call: { kind: "event", contentType }, later: query.mode === "async" });
+        const contentType = request.headers.get("content-type") ?? "application/json";
+        const target = { ref, heads: new AnswerHeads() };
+        calls.start(request, target, { call: { kind: "event", contentType }, later: query.mode === "async" });
         return null;
       },
     ),

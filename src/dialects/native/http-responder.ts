@@ -1,6 +1,5 @@
-import type { ServerResponse } from "node:http";
 import { invocationHeaders } from "../../core/api.ts";
-import { errorTable, KoineError } from "../../core/errors.ts";
+import { errorTable, type KoineError } from "../../core/errors.ts";
 import type {
   Exchange,
   InvocationFigures,
@@ -9,11 +8,13 @@ import type {
   ResponseHead,
   StartKind,
 } from "../../core/invocation.ts";
+import { AnswerHead, type GatewayRequest, type GatewayResponse, type ResponseListener } from "../dialect.ts";
 import { respondError, respondErrorReport } from "../respond.ts";
 
 /** Headers that belong to one connection or to the platform, never to a function's answer. */
 const NOT_FORWARDED = new Set([
   "connection",
+  "content-length",
   "keep-alive",
   "proxy-authenticate",
   "proxy-connection",
@@ -23,45 +24,83 @@ const NOT_FORWARDED = new Set([
   "upgrade",
   ...Object.values(invocationHeaders),
 ]);
+const LENGTH = /^[0-9]{1,15}$/;
+
+/**
+ * What functions' heads become on the wire. A function mostly answers with the same head, which the link then gives as the same object: its
+ * last one is kept.
+ */
+export class AnswerHeads {
+  #from: ResponseHead | null = null;
+  #start: StartKind = "warm";
+  #version = 0;
+  #answer: AnswerHead | null = null;
+
+  of(head: ResponseHead, start: StartKind, version: number): AnswerHead {
+    if (this.#answer !== null && this.#from === head && this.#start === start && this.#version === version)
+      return this.#answer;
+    const answer = answerHead(head, start, version);
+    this.#from = head;
+    this.#start = start;
+    this.#version = version;
+    this.#answer = answer;
+    return answer;
+  }
+}
+
+function answerHead({ status, headers }: ResponseHead, start: StartKind, version: number): AnswerHead {
+  const sent: string[] = [];
+  const lengths: string[] = [];
+  for (let index = 0; index + 1 < headers.length; index += 2) {
+    const name = headers[index] ?? "";
+    const lower = name.toLowerCase();
+    if (lower === "content-length") lengths.push(headers[index + 1] ?? "");
+    if (!NOT_FORWARDED.has(lower)) sent.push(name, headers[index + 1] ?? "");
+  }
+  sent.push(invocationHeaders.start, start, invocationHeaders.version, String(version));
+  const [length] = lengths;
+  const lengthBytes = lengths.length === 1 && length !== undefined && LENGTH.test(length) ? Number(length) : null;
+  return new AnswerHead(status, sent, { lengthBytes });
+}
 
 /**
  * Writes an invocation's answer to an HTTP response. A small answer leaves in one write with its length; a long one flows with the
  * client's back-pressure; one that is cut breaks the connection, so that nobody takes it for whole.
  */
-export class HttpResponder implements Responder {
+export class HttpResponder implements Responder, ResponseListener {
   exchange: Exchange | null = null;
   /** Called when the instance can take more of the request's body. */
-  onDrained: () => void = () => {};
-  readonly #response: ServerResponse;
-  readonly #id: string;
+  onDrained: (() => void) | null = null;
+  readonly #request: GatewayRequest;
+  readonly #response: GatewayResponse;
   readonly #version: number;
-  #head: ResponseHead | null = null;
-  #start: StartKind = "warm";
+  readonly #heads: AnswerHeads;
+  #head: AnswerHead | null = null;
   #held: Buffer | null = null;
   #began = false;
   #ended = false;
 
-  constructor(response: ServerResponse, id: string, version: number) {
-    this.#response = response;
-    this.#id = id;
+  constructor(request: GatewayRequest, version: number, heads: AnswerHeads) {
+    this.#request = request;
+    this.#response = request.response;
     this.#version = version;
-    response.on("close", () => {
-      if (!response.writableFinished) this.exchange?.cancel();
-    });
-    response.on("drain", () => this.exchange?.resume());
+    this.#heads = heads;
+    this.#response.listener = this;
   }
+
+  // Responder: what the engine does
 
   head(head: ResponseHead, start: StartKind): void {
-    this.#head = head;
-    this.#start = start;
+    this.#head = this.#heads.of(head, start, this.#version);
   }
 
-  body(chunk: Buffer): boolean {
+  body(chunk: Buffer, last = false): boolean {
     if (this.#ended) return true;
     if (this.#began) return this.#response.write(chunk);
     if (this.#held === null) {
       this.#held = chunk;
-      queueMicrotask(() => this.#begin());
+      // The end that makes it a small answer may be about to come.
+      if (!last) queueMicrotask(() => this.#begin());
       return true;
     }
     this.#begin();
@@ -71,15 +110,8 @@ export class HttpResponder implements Responder {
   bodyEnded(): void {
     if (this.#ended) return;
     this.#ended = true;
-    if (this.#began) {
-      this.#response.end();
-      return;
-    }
-    this.#began = true;
-    const body = this.#held;
-    if (!this.#writeHead(body === null ? 0 : body.length)) return;
-    if (body === null) this.#response.end();
-    else this.#response.end(body);
+    if (this.#began) this.#response.end();
+    else this.#response.send(this.#answerHead, this.#held);
   }
 
   ended(outcome: Outcome, figures: InvocationFigures): void {
@@ -90,71 +122,51 @@ export class HttpResponder implements Responder {
     if (this.#ended) return;
     this.#ended = true;
     if (this.#began) {
-      this.#response.destroy();
+      this.#response.abort();
       return;
     }
     const start = figures.cold ? "cold" : "warm";
     const headers = [invocationHeaders.start, start, invocationHeaders.version, String(this.#version)];
-    respondErrorReport(this.#response, this.#id, {
+    respondErrorReport(this.#request, {
       status: errorTable[outcome.error.code].status,
       report: outcome.error,
       headers,
     });
   }
 
+  drained(): void {
+    this.onDrained?.();
+  }
+
+  // ResponseListener: what the client does
+
+  flowed(): void {
+    this.exchange?.resume();
+  }
+
+  left(): void {
+    this.exchange?.cancel();
+  }
+
   /** Answers with the platform's own error and gives the invocation up. */
   refuse(error: KoineError): void {
     if (!this.#ended) {
       this.#ended = true;
-      respondError(this.#response, this.#id, error);
+      respondError(this.#request, error);
     }
     this.exchange?.cancel();
   }
 
-  drained(): void {
-    this.onDrained();
+  get #answerHead(): AnswerHead {
+    return this.#head ?? new AnswerHead(200, []);
   }
 
   /** Sends the head and what was held back: the answer is longer than one piece. */
   #begin(): void {
     if (this.#began || this.#ended) return;
     this.#began = true;
-    const held = this.#held;
-    if (this.#writeHead(null) && held !== null && !this.#response.write(held)) return;
-  }
-
-  /** Answers false when the head cannot be sent; then an error was. */
-  #writeHead(length: number | null): boolean {
-    const { status, headers } = this.#head ?? { status: 200, headers: [] };
-    const sent: string[] = [];
-    for (let index = 0; index + 1 < headers.length; index += 2) {
-      const name = headers[index] ?? "";
-      const lower = name.toLowerCase();
-      if (
-        NOT_FORWARDED.has(lower) ||
-        (lower === "content-length" && length !== null && this.#response.req.method !== "HEAD")
-      )
-        continue;
-      sent.push(name, headers[index + 1] ?? "");
-    }
-    const bodiless = status === 204 || status === 304 || this.#response.req.method === "HEAD";
-    if (length !== null && !bodiless) sent.push("Content-Length", String(length));
-    sent.push(
-      invocationHeaders.requestId,
-      this.#id,
-      invocationHeaders.start,
-      this.#start,
-      invocationHeaders.version,
-      String(this.#version),
-    );
-    try {
-      this.#response.writeHead(status, sent);
-      return true;
-    } catch (thrown) {
-      this.#ended = true;
-      const detail = thrown instanceof Error ? thrown.message : String(thrown);
-      respondError(this.#response, this.#id, new KoineError("invalid-response", { detail }));
-      return false;
-    }
+    this.#response.begin(this.#answerHead);
+    if (this.#held !== null) this.#response.write(this.#held);
+    this.#held = null;
   }
 }

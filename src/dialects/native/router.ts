@@ -6,6 +6,7 @@ import type { Supervise } from "../../core/telemetry.ts";
 import { limits } from "../../core/limits.ts";
 import type { GatewayRequest } from "../dialect.ts";
 import { decodeSegment } from "./address.ts";
+import { wholeOf } from "../request-body.ts";
 import { respondEmpty, respondError, respondJson } from "../respond.ts";
 
 export type Parameters = Readonly<Record<string, string>>;
@@ -16,7 +17,10 @@ export interface RouteInput<Query, Body> {
   readonly parameters: Parameters;
   readonly query: Query;
   readonly body: Body;
+  /** Aborted when the client leaves. */
   readonly signal: AbortSignal;
+  /** Resolves when the client can take more, after `write` answered false, or has left. */
+  flowing(): Promise<void>;
 }
 
 /** An answer, or null when the action has answered by itself. */
@@ -31,6 +35,8 @@ export interface Route {
   /** `/v1/namespaces/{ns}/functions/{fn}`; a parameter is one segment, percent-decoded. */
   readonly path: string;
   readonly right: Right;
+  /** Whether it tells about all namespaces at once: then callers who are bound to one are refused. */
+  readonly acrossNamespaces: boolean;
   readonly summary: string;
   /** Name of the answer's shape in `core/api.ts`, for the description. */
   readonly answers: string;
@@ -43,6 +49,7 @@ const nothing = z.strictObject({});
 
 interface RouteDescription<Query extends z.ZodType, Body extends z.ZodType> {
   readonly right: Right;
+  readonly acrossNamespaces?: true;
   readonly summary: string;
   readonly answers: string;
   readonly query?: Query;
@@ -56,10 +63,10 @@ export function route<Query extends z.ZodType = typeof nothing, Body extends z.Z
   run: (input: RouteInput<z.output<Query>, z.output<Body>>) => Promise<RouteAnswer>,
 ): Route {
   const [method, path] = address.split(" ") as [Route["method"], string];
-  const { right, summary, answers, query = nothing, body = null } = description;
+  const { right, acrossNamespaces = false, summary, answers, query = nothing, body = null } = description;
   const typed = (input: RouteInput<unknown, unknown>): ReturnType<typeof run> =>
     run(input as RouteInput<z.output<Query>, z.output<Body>>);
-  return { method, path, right, summary, answers, query, body, run: typed };
+  return { method, path, right, acrossNamespaces, summary, answers, query, body, run: typed };
 }
 
 /** Finds the route of a request and runs it; every failure becomes the platform's error shape. */
@@ -81,7 +88,7 @@ export class Router {
 
   #find(request: GatewayRequest): { readonly route: Route; readonly parameters: Parameters } {
     const segments = request.path.split("/").slice(1);
-    const method = request.incoming.method ?? "GET";
+    const { method } = request;
     const allowed: string[] = [];
     for (const candidate of this.#routes) {
       const parameters = matchSegments(candidate.segments, segments);
@@ -99,9 +106,21 @@ export class Router {
 }
 
 async function answer(request: GatewayRequest, route: Route, parameters: Parameters): Promise<void> {
-  const { response, id, caller } = request;
+  const { caller } = request;
   const gone = new AbortController();
-  response.on("close", () => gone.abort());
+  let wake = (): void => {};
+  request.response.listener = {
+    flowed: () => wake(),
+    left: () => {
+      gone.abort();
+      wake();
+    },
+  };
+  const flowing = (): Promise<void> =>
+    new Promise((resolve) => {
+      wake = resolve;
+      if (gone.signal.aborted) resolve();
+    });
   try {
     if (caller === null) throw new KoineError("unauthorized");
     const namespace = parameters["ns"];
@@ -111,14 +130,19 @@ async function answer(request: GatewayRequest, route: Route, parameters: Paramet
       throw new KoineError("forbidden", { detail: `'${caller.subject}' has no right to ${route.right}${where}` });
     }
     if (namespace !== undefined && !isName(namespace)) throw new KoineError("invalid-name", { name: namespace });
+    if (route.acrossNamespaces && caller.namespace !== null) {
+      throw new KoineError("forbidden", {
+        detail: `this is about all namespaces, '${caller.subject}' is bound to one`,
+      });
+    }
     const query = parse(route.query, Object.fromEntries(new URLSearchParams(request.query)), "query");
     const body = route.body === null ? undefined : parse(route.body, await readJson(request), "body");
-    const result = await route.run({ request, parameters, query, body, signal: gone.signal });
+    const result = await route.run({ request, parameters, query, body, signal: gone.signal, flowing });
     if (result === null) return;
-    if (result.body === undefined) respondEmpty(response, id, result.status, result.headers);
-    else respondJson(response, id, { ...result, body: result.body });
+    if (result.body === undefined) respondEmpty(request, result.status, result.headers);
+    else respondJson(request, { ...result, body: result.body });
   } catch (thrown) {
-    respondError(response, id, toKoineError(thrown));
+    respondError(request, toKoineError(thrown));
   }
 }
 
@@ -143,27 +167,15 @@ function parse(schema: z.ZodType, value: unknown, where: string): unknown {
 }
 
 async function readJson(request: GatewayRequest): Promise<unknown> {
-  const type = request.incoming.headers["content-type"] ?? "application/json";
+  const type = request.headers.get("content-type") ?? "application/json";
   if (!/^application\/(?:[\w.+-]+\+)?json\b/i.test(type)) {
     throw new KoineError("unsupported-media-type", { type, expected: "application/json" });
   }
-  const text = (await readBody(request, limits.managementBodyBytesMax)).toString("utf8");
+  const text = (await wholeOf(request.body, limits.managementBodyBytesMax, "the request")).toString("utf8");
   if (text.trim() === "") return {};
   try {
     return JSON.parse(text);
   } catch (thrown) {
     throw new KoineError("invalid-json", { detail: thrown instanceof Error ? thrown.message : String(thrown) });
   }
-}
-
-/** @throws KoineError `payload-too-large` */
-export async function readBody(request: GatewayRequest, bytesMax: number): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of request.incoming as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    if (bytes > bytesMax) throw new KoineError("payload-too-large", { what: "the request", limit: bytesMax });
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 }

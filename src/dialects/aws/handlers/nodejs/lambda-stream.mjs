@@ -1,6 +1,7 @@
-import { Writable } from "node:stream";
-import { finished } from "node:stream/promises";
 import { answerHeaders } from "./lambda-http.mjs";
+
+const { Writable } = process.getBuiltinModule("node:stream");
+const { finished } = process.getBuiltinModule("node:stream/promises");
 
 /**
  * Lambda's streamed answers: `awslambda.streamifyResponse(async (event, responseStream, context) => …)` and

@@ -1,38 +1,41 @@
+import { makeAttached } from "./attached.mjs";
+import {
+  emptyList,
+  flatOf,
+  listOf,
+  makeHeadersPrototype,
+  pairsOf,
+  placeOf,
+  readHeaders,
+  wrapList,
+} from "./web-headers.mjs";
+
 /**
- * `Request` and `Response` that cost next to nothing until something is asked of them that only the real ones can do.
+ * `Request`, `Response` and `Headers` that cost next to nothing until something is asked of them that only the real ones can do.
  *
- * Both share the prototype of Node's own classes, so `instanceof`, `class extends`, static methods and properties work in either
- * direction. A light object holds plain values; the first use of anything beyond those makes the real object, and from then on every
- * member is the real one's. `Request`, `Response` and `fetch` are replaced by functions that understand both.
+ * A light object holds plain values; the first use of anything beyond those makes the real object, and from then on every member is
+ * the real one's. Node's own classes are loaded then, not before: that takes 25 ms and 8 MB, which most functions never need.
+ * From then on the light ones inherit from them, and both count as instances of either, so `instanceof`, `class extends`, static
+ * methods and properties work in either direction. `fetch` is replaced by one that understands both.
  *
- * Known caveats: code that looks into a Request or Response without going through these functions (a copy of undici from npm, a cache
+ * Known caveats: code that looks into a Request or Response without going through these classes (a copy of undici from npm, a cache
  * storage) does not know the light ones.
  */
 
-const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-/** Printable ASCII without white space at either end: what needs no normalising. */
-const VALUE = /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/;
-const COPIED_BYTES_MAX = 65_536;
-
-/** @type {WeakMap<object, LightResponse>} */
-const responses = new WeakMap();
-/** @type {WeakMap<object, LightRequest>} */
-const requests = new WeakMap();
-/** Node's own and what replaces them; made when first needed, because loading Node's own takes some 30 ms. @type {Classes | null} */
-let classes = null;
-
 /**
+ * @typedef {import("./web-headers.mjs").HeaderList} HeaderList
+ *
  * @typedef {object} Globals
  * @property {typeof Request} Request
  * @property {typeof Response} Response
+ * @property {typeof Headers} Headers
  * @property {typeof fetch} fetch
- *
- * @typedef {{ native: Globals, light: Globals }} Classes
  *
  * @typedef {object} LightResponse
  * @property {number} status
- * @property {string[]} headers names in lower case and values in turn
+ * @property {HeaderList} list
  * @property {string | Buffer | null} body
+ * @property {Headers | null} headers once they were asked for
  * @property {Response | null} native once it was needed
  *
  * @typedef {object} RequestParts
@@ -43,87 +46,186 @@ let classes = null;
  * @property {() => Promise<Buffer>} readAll
  * @property {() => AsyncIterable<Buffer>} stream
  *
- * @typedef {RequestParts & { bodyUsed: boolean, light: Headers | null, native: Request | null }} LightRequest
+ * @typedef {RequestParts & { bodyUsed: boolean, light: Headers | null, list: HeaderList | null, native: Request | null }} LightRequest
  */
+
+const COPIED_BYTES_MAX = 65_536;
+const NAMES = /** @type {const} */ (["Request", "Response", "Headers", "fetch"]);
+const GETTERS = {
+  Response: ["type", "url", "redirected", "status", "ok", "statusText", "headers", "body", "bodyUsed"],
+  Request: [
+    "method",
+    "url",
+    "headers",
+    "destination",
+    "referrer",
+    "referrerPolicy",
+    "mode",
+    "credentials",
+    "cache",
+    "redirect",
+  ].concat([
+    "integrity",
+    "keepalive",
+    "isReloadNavigation",
+    "isHistoryNavigation",
+    "signal",
+    "duplex",
+    "body",
+    "bodyUsed",
+  ]),
+};
+const realOf = { Response: realResponse, Request: realRequest };
+const METHODS = ["clone", "blob", "arrayBuffer", "text", "json", "formData", "bytes"];
+
+/** Where Node keeps its own classes. The globals load them at the first look, and are gone once others take their place. */
+const UNDICI = "internal/deps/undici/undici";
+const loadsLater = process.getBuiltinModule("node:module").isBuiltin(UNDICI);
+const ownFetch = globalThis.fetch;
+/** @type {ReturnType<typeof makeAttached<LightResponse>>} */
+const responses = makeAttached();
+/** @type {ReturnType<typeof makeAttached<LightRequest>>} */
+const requests = makeAttached();
+/** @type {Globals | null} */
+let natives = null;
+let installed = false;
+
+const prototypes = {
+  Response: makePrototype("Response"),
+  Request: makePrototype("Request"),
+  Headers: makeHeadersPrototype(() => theNatives().Headers),
+};
+quicken(prototypes.Response, responses, {
+  status: ({ status }) => status,
+  ok: ({ status }) => status < 300,
+  statusText: () => "",
+});
+quicken(prototypes.Request, requests, {
+  method: ({ method }) => method,
+  url: ({ url }) => new URL(url).href,
+  signal: ({ signal }) => signal(),
+  bodyUsed: ({ bodyUsed }) => bodyUsed,
+});
+quickenHeaders();
+quickenBody(prototypes.Request);
+export const lights = makeLights();
 
 /** A Response's plain values, or null when only the object itself can tell. @param {object} response */
 export function lightResponse(response) {
   const values = responses.get(response);
-  return values === undefined || values.native !== null ? null : values;
+  if (values === undefined || values.native !== null) return null;
+  return { status: values.status, headers: flatOf(values.list), body: values.body };
 }
 
 /** @param {RequestParts} parts @returns {Request} */
 export function makeRequest(parts) {
-  const request = Object.create(theClasses().native.Request.prototype);
-  requests.set(request, { ...parts, bodyUsed: false, light: null, native: null });
+  const request = Object.create(prototypes.Request);
+  requests.set(request, { ...parts, bodyUsed: false, light: null, list: null, native: null });
   return request;
 }
 
 /** Puts the light classes in place; doing so again changes nothing. */
 export function installWebGlobals() {
-  put(theClasses().light);
+  if (installed) return;
+  installed = true;
+  if (!loadsLater) theNatives();
+  // Assigned: to look at what is there, or to define it anew, would load it.
+  for (const name of NAMES) Object.assign(globalThis, { [name]: lights[name] });
 }
 
-/** Puts Node's own back: for a rehearsal, whose process may become one that has no need of the light ones. */
-export function removeWebGlobals() {
-  put(theClasses().native);
+/** Has everything ready that can be, without putting anything in place. */
+export function rehearseWebGlobals() {
+  if (!loadsLater) theNatives();
 }
 
-/** @param {Globals} globals */
-function put(globals) {
-  for (const [name, value] of Object.entries(globals)) define(globalThis, name, value);
-}
-
-function theClasses() {
-  if (classes === null) {
-    const native = { Request: globalThis.Request, Response: globalThis.Response, fetch: globalThis.fetch };
-    classes = { native, light: makeLight(native) };
-    teachMembers(native);
+/** Node's own classes, made kin of the light ones. @returns {Globals} */
+function theNatives() {
+  if (natives !== null) return natives;
+  const undici = loadsLater ? process.getBuiltinModule(UNDICI) : globalThis;
+  const { Request, Response, Headers } = /** @type {Globals} */ (undici);
+  natives = { Request, Response, Headers, fetch: ownFetch };
+  for (const name of /** @type {const} */ (["Request", "Response", "Headers"])) {
+    const native = natives[name];
+    const light = lights[name];
+    if (name !== "Headers") addMembers(prototypes[name], native.prototype, realOf[name]);
+    Object.setPrototypeOf(prototypes[name], native.prototype);
+    Object.setPrototypeOf(light, native);
+    define(native.prototype, "constructor", light);
   }
-  return classes;
-}
-
-/** Makes the members of Node's prototypes work on light objects too. @param {Globals} native */
-function teachMembers(native) {
-  forwardMembers(native.Response.prototype, realResponse);
-  forwardMembers(native.Request.prototype, realRequest);
-  quicken(native.Response.prototype, responses, {
-    status: ({ status }) => status,
-    ok: ({ status }) => status < 300,
-  });
-  quicken(native.Request.prototype, requests, {
-    method: ({ method }) => method,
-    url: ({ url }) => new URL(url).href,
-    headers: lightHeaders,
-    signal: ({ signal }) => signal(),
-    bodyUsed: ({ bodyUsed }) => bodyUsed,
-  });
-  quickenBody(native.Request.prototype);
+  return natives;
 }
 
 /**
- * @param {object} prototype
- * @param {(object: object) => object} realOf
+ * A prototype whose members are those of Node's own, which is only loaded when one is used that is not known here.
+ *
+ * @param {"Request" | "Response"} name
  */
-function forwardMembers(prototype, realOf) {
-  for (const key of Reflect.ownKeys(prototype)) {
-    const found = Object.getOwnPropertyDescriptor(prototype, key);
-    if (found === undefined || key === "constructor" || !found.configurable) continue;
+function makePrototype(name) {
+  const prototype = {};
+  const real = realOf[name];
+  for (const key of GETTERS[name]) {
+    Object.defineProperty(prototype, key, {
+      configurable: true,
+      enumerable: true,
+      get: named(key, function () {
+        return own(name, key)?.get?.call(real(this));
+      }),
+    });
+  }
+  for (const key of METHODS) {
+    const member = named(key, function (...given) {
+      return own(name, key)?.value.apply(real(this), given);
+    });
+    Object.defineProperty(prototype, key, { configurable: true, enumerable: true, writable: true, value: member });
+  }
+  Object.defineProperty(prototype, Symbol.toStringTag, { configurable: true, value: name });
+  const inspect = Symbol.for("nodejs.util.inspect.custom");
+  Object.defineProperty(prototype, inspect, {
+    configurable: true,
+    writable: true,
+    value: named("inspect", function (...given) {
+      return own(name, inspect)?.value.apply(real(this), given);
+    }),
+  });
+  return prototype;
+}
+
+/**
+ * How Node's own class has a member.
+ *
+ * @param {"Request" | "Response"} name
+ * @param {PropertyKey} key
+ */
+function own(name, key) {
+  return Object.getOwnPropertyDescriptor(theNatives()[name].prototype, key);
+}
+
+/** @param {string} name @param {(this: any, ...given: any[]) => any} member */
+function named(name, member) {
+  return Object.defineProperty(member, "name", { value: name });
+}
+
+/**
+ * Adds what a newer Node has and this file does not know.
+ *
+ * @param {object} prototype
+ * @param {object} native
+ * @param {(object: object) => object} real
+ */
+function addMembers(prototype, native, real) {
+  for (const key of Reflect.ownKeys(native)) {
+    const found = Object.getOwnPropertyDescriptor(native, key);
+    if (found === undefined || key === "constructor" || Object.hasOwn(prototype, key)) continue;
     const { get, value } = found;
     if (get !== undefined) {
-      Object.defineProperty(prototype, key, {
-        ...found,
-        get() {
-          return get.call(realOf(this));
-        },
+      const getter = named(String(key), function () {
+        return get.call(real(this));
       });
+      Object.defineProperty(prototype, key, { ...found, get: getter });
     } else if (typeof value === "function") {
-      const member = /** @type {(this: object, ...given: unknown[]) => unknown} */ (
-        function (...given) {
-          return value.apply(realOf(this), given);
-        }
-      );
-      Object.defineProperty(member, "name", { value: value.name });
+      const member = named(String(key), function (...given) {
+        return value.apply(real(this), given);
+      });
       Object.defineProperty(prototype, key, { ...found, value: member });
     }
   }
@@ -134,22 +236,48 @@ function forwardMembers(prototype, realOf) {
  *
  * @template {{ native: object | null }} Light
  * @param {object} prototype
- * @param {WeakMap<object, Light>} lights
+ * @param {ReturnType<typeof makeAttached<Light>>} known
  * @param {Record<string, (values: Light) => unknown>} getters
  */
-function quicken(prototype, lights, getters) {
+function quicken(prototype, known, getters) {
   for (const [key, quick] of Object.entries(getters)) {
     const found = Object.getOwnPropertyDescriptor(prototype, key);
     const get = found?.get;
     if (found === undefined || get === undefined) continue;
-    Object.defineProperty(prototype, key, {
-      ...found,
-      get() {
-        const values = lights.get(this);
-        return values === undefined || values.native !== null ? get.call(this) : quick(values);
-      },
+    const getter = named(key, function () {
+      const values = known.get(this);
+      return values === undefined || values.native !== null ? get.call(this) : quick(values);
     });
+    Object.defineProperty(prototype, key, { ...found, get: getter });
   }
+}
+
+/** The same Headers each time, before and after the real object is made. */
+function quickenHeaders() {
+  for (const [prototype, headersOf] of /** @type {const} */ ([
+    [prototypes.Response, responseHeaders],
+    [prototypes.Request, requestHeaders],
+  ])) {
+    const found = Object.getOwnPropertyDescriptor(prototype, "headers");
+    const getter = named("headers", function () {
+      return headersOf(this) ?? found?.get?.call(this);
+    });
+    Object.defineProperty(prototype, "headers", { ...found, get: getter });
+  }
+}
+
+/** @param {object} response */
+function responseHeaders(response) {
+  const values = responses.get(response);
+  if (values === undefined) return null;
+  return (values.headers ??= wrapList(values.list, prototypes.Headers));
+}
+
+/** @param {object} request */
+function requestHeaders(request) {
+  const values = requests.get(request);
+  if (values === undefined) return null;
+  return (values.light ??= wrapList((values.list ??= listOf(values.headers)), prototypes.Headers));
 }
 
 /** Reads a light request's body straight from what arrived. @param {object} prototype */
@@ -179,57 +307,77 @@ function quickenBody(prototype) {
   }
 }
 
-/** @param {Globals} native @returns {Globals} */
-function makeLight(native) {
+/** @returns {Globals} */
+function makeLights() {
   /** @type {Function} */
   const Response = function (/** @type {unknown} */ body, /** @type {ResponseInit | undefined} */ init) {
     const values = new.target === Response ? tryLight(body, init, "text/plain;charset=UTF-8") : null;
-    if (values !== null) return wrap(native, values);
-    return Reflect.construct(native.Response, arguments, targetOf(new.target, Response, native.Response));
+    if (values !== null) return wrap(values);
+    return construct("Response", arguments, { target: new.target, light: Response });
   };
-  imitate(Response, native.Response, 0);
+  imitate(Response, prototypes.Response, { name: "Response", length: 0 });
   define(Response, "json", (/** @type {unknown} */ value, /** @type {ResponseInit} */ init) => {
     const text = JSON.stringify(value);
     const values = text === undefined ? null : tryLight(text, init, "application/json");
-    return values === null ? native.Response.json(value, init) : wrap(native, values);
+    return values === null ? theNatives().Response.json(value, init) : wrap(values);
   });
+  define(Response, "error", () => theNatives().Response.error());
+  define(Response, "redirect", (/** @type {Parameters<typeof globalThis.Response.redirect>} */ ...given) =>
+    theNatives().Response.redirect(...given),
+  );
 
   /** @type {Function} */
   const Request = function (/** @type {unknown} */ input, /** @type {unknown} */ init) {
     const given = init === undefined ? [realInput(input)] : [realInput(input), init];
-    return Reflect.construct(native.Request, given, targetOf(new.target, Request, native.Request));
+    return construct("Request", given, { target: new.target, light: Request });
   };
-  imitate(Request, native.Request, 1);
+  imitate(Request, prototypes.Request, { name: "Request", length: 1 });
+
+  /** @type {Function} */
+  const Headers = function (/** @type {unknown} */ init) {
+    const list = new.target === Headers ? readHeaders(init) : null;
+    if (list !== null) return wrapList(list, prototypes.Headers);
+    return construct("Headers", arguments, { target: new.target, light: Headers });
+  };
+  imitate(Headers, prototypes.Headers, { name: "Headers", length: 0 });
 
   const fetch = (/** @type {unknown} */ input, /** @type {RequestInit} */ init) => {
-    return native.fetch(/** @type {Request} */ (realInput(input)), init);
+    return theNatives().fetch(/** @type {Request} */ (realInput(input)), init);
   };
-  return /** @type {Globals} */ (/** @type {unknown} */ ({ Request, Response, fetch }));
+  return /** @type {Globals} */ (/** @type {unknown} */ ({ Request, Response, Headers, fetch }));
 }
 
 /**
- * The class to construct: Node's own in place of the light one; subclasses of user code stay what they are.
+ * Makes an object of Node's own class, or of a subclass in user code.
  *
- * @param {Function | undefined} target
- * @param {Function} light
- * @param {Function} native
+ * @param {"Request" | "Response" | "Headers"} name
+ * @param {ArrayLike<unknown>} given
+ * @param {{ target: Function | undefined, light: Function }} options
  */
-function targetOf(target, light, native) {
-  if (target === undefined) throw new TypeError(`Class constructor ${native.name} cannot be invoked without 'new'`);
-  return target === light ? native : target;
+function construct(name, given, { target, light }) {
+  if (target === undefined) throw new TypeError(`Class constructor ${name} cannot be invoked without 'new'`);
+  const native = theNatives()[name];
+  return Reflect.construct(native, given, target === light ? native : target);
 }
 
 /**
  * @param {Function} light
- * @param {Function} native
- * @param {number} length
+ * @param {object} prototype
+ * @param {{ name: "Request" | "Response" | "Headers", length: number }} properties
  */
-function imitate(light, native, length) {
-  Object.setPrototypeOf(light, native);
-  Object.defineProperty(light, "name", { value: native.name });
+function imitate(light, prototype, { name, length }) {
+  Object.defineProperty(light, "name", { value: name });
   Object.defineProperty(light, "length", { value: length });
-  Object.defineProperty(light, "prototype", { value: native.prototype, writable: false });
-  Object.defineProperty(native.prototype, "constructor", { configurable: true, writable: true, value: light });
+  Object.defineProperty(light, "prototype", { value: prototype, writable: false });
+  define(prototype, "constructor", light);
+  const { [Symbol.hasInstance]: isInstance } = Function.prototype;
+  Object.defineProperty(light, Symbol.hasInstance, {
+    configurable: true,
+    value(/** @type {unknown} */ value) {
+      if (isInstance.call(this, value)) return true;
+      return this === light && natives !== null && isInstance.call(natives[name], value);
+    },
+  });
 }
 
 /**
@@ -249,18 +397,18 @@ function realInput(input) {
 /** @param {object} request */
 function realRequest(request) {
   const values = requests.get(request);
-  return values === undefined ? request : (values.native ??= materialiseRequest(values));
+  return values === undefined ? request : (values.native ?? materialiseRequest(values));
 }
 
 /** @param {object} response */
 function realResponse(response) {
   const values = responses.get(response);
-  return values === undefined ? response : (values.native ??= materialiseResponse(values));
+  return values === undefined ? response : (values.native ?? materialiseResponse(values));
 }
 
-/** @param {Globals} native @param {LightResponse} values @returns {Response} */
-function wrap(native, values) {
-  const response = Object.create(native.Response.prototype);
+/** @param {LightResponse} values @returns {Response} */
+function wrap(values) {
+  const response = Object.create(prototypes.Response);
   responses.set(response, values);
   return response;
 }
@@ -284,16 +432,10 @@ function tryLight(body, init, textType) {
   }
   if (!Number.isInteger(status) || status < 200 || status > 599) return null;
   if (content !== null && (status === 204 || status === 205 || status === 304)) return null;
-  const headers = copyHeaders(init?.headers);
-  if (headers === null) return null;
-  if (typeof content === "string" && !hasName(headers, "content-type")) headers.push("content-type", textType);
-  return { status, headers, body: content, native: null };
-}
-
-/** @param {string[]} headers @param {string} name */
-function hasName(headers, name) {
-  for (let index = 0; index < headers.length; index += 2) if (headers[index] === name) return true;
-  return false;
+  const list = init?.headers === undefined ? emptyList() : readHeaders(init.headers);
+  if (list === null) return null;
+  if (typeof content === "string" && placeOf(list.flat, "content-type") < 0) list.flat.push("content-type", textType);
+  return { status, list, body: content, headers: null, native: null };
 }
 
 /** @param {unknown} body @returns {string | Buffer | null | undefined} undefined when it is something else */
@@ -306,46 +448,33 @@ function copyBody(body) {
   return undefined;
 }
 
-/** @param {unknown} headers @returns {string[] | null} */
-function copyHeaders(headers) {
-  if (headers === undefined) return [];
-  if (typeof headers !== "object" || headers === null) return null;
-  if (headers instanceof Headers) {
-    /** @type {string[]} */
-    const copied = [];
-    for (const [name, value] of headers) copied.push(name, value);
-    return copied;
-  }
-  if (Object.getPrototypeOf(headers) !== Object.prototype) return null;
-  /** @type {string[]} */
-  const copied = [];
-  for (const name of Object.keys(headers)) {
-    const value = /** @type {Record<string, unknown>} */ (headers)[name];
-    if (typeof value !== "string" || !NAME.test(name) || !VALUE.test(value)) return null;
-    const lower = name.toLowerCase();
-    if (hasName(copied, lower)) return null;
-    copied.push(lower, value);
-  }
-  return copied;
-}
-
 /** @param {LightResponse} values */
-function materialiseResponse({ status, headers, body }) {
-  const { Response: NativeResponse } = theClasses().native;
-  return new NativeResponse(body, { status, headers: pairs(headers) });
+function materialiseResponse(values) {
+  const { status, list, body } = values;
+  const flat = flatOf(list);
+  const native = new (theNatives().Response)(body, { status, headers: pairsOf(flat) });
+  // Text brings its type along, also where that was removed.
+  if (placeOf(flat, "content-type") < 0) native.headers.delete("content-type");
+  list.native = native.headers;
+  values.native = native;
+  return native;
 }
 
 /** @param {LightRequest} values */
 function materialiseRequest(values) {
   const { method, url, signal } = values;
-  const { Request: NativeRequest } = theClasses().native;
+  const { Request: NativeRequest } = theNatives();
   const bodyless = method === "GET" || method === "HEAD";
-  const init = { method, headers: values.light ?? pairs(values.headers), signal: signal() };
-  if (bodyless) return new NativeRequest(url, init);
-  const request = new NativeRequest(url, { ...init, body: toStream(values), duplex: "half" });
+  const list = (values.list ??= listOf(values.headers));
+  const init = { method, headers: pairsOf(flatOf(list)), signal: signal() };
+  const native = bodyless
+    ? new NativeRequest(url, init)
+    : new NativeRequest(url, { ...init, body: toStream(values), duplex: "half" });
   // A body that was read while the request was light is used up in the real one as well.
-  if (values.bodyUsed) void request.body?.getReader().read();
-  return request;
+  if (values.bodyUsed) void native.body?.getReader().read();
+  list.native = native.headers;
+  values.native = native;
+  return native;
 }
 
 /** @param {LightRequest} values @returns {ReadableStream<Uint8Array>} */
@@ -372,20 +501,6 @@ function toStream(values) {
     },
     { highWaterMark: 0 },
   );
-}
-
-/** @param {LightRequest} values */
-function lightHeaders(values) {
-  values.light ??= new Headers(pairs(values.headers));
-  return values.light;
-}
-
-/** @param {readonly string[]} flat @returns {[string, string][]} */
-function pairs(flat) {
-  /** @type {[string, string][]} */
-  const result = [];
-  for (let index = 0; index < flat.length; index += 2) result.push([flat[index] ?? "", flat[index + 1] ?? ""]);
-  return result;
 }
 
 /** @param {Buffer} bytes without a byte order mark, which decoding drops */

@@ -1,4 +1,4 @@
-import { installWebGlobals, lightResponse, makeRequest, removeWebGlobals } from "./web-globals.mjs";
+import { installWebGlobals, lightResponse, lights, makeRequest, rehearseWebGlobals } from "./web-globals.mjs";
 
 /**
  * Handler model `web`: `export default { fetch(request, context) }`, a default function `(request, context) → Response`, or a named
@@ -62,6 +62,14 @@ function callable(value, owner) {
  */
 export function adapt(handler, instance) {
   installWebGlobals();
+  return server(handler, instance);
+}
+
+/**
+ * @param {WebHandler} handler
+ * @param {Instance} instance
+ */
+function server(handler, instance) {
   return async (/** @type {Call} */ call) => {
     const context = new WebContext(call, instance);
     const request = makeRequest(call.head.kind === "http" ? httpParts(call, call.head) : eventParts(call, call.head));
@@ -81,17 +89,18 @@ export function adapt(handler, instance) {
 
 /** @param {Instance} instance @param {() => Call} makeCall */
 export async function rehearse(instance, makeCall) {
+  const { Response, Headers } = lights;
   /** @type {WebHandler[]} */
   const handlers = [
     () => new Response("ok", { headers: { "x-a": "b" } }),
-    async (request) => Response.json([await request.json(), request.method, request.headers.get("host")]),
-    (request) => new Response(request.body, { status: 201 }),
+    async (request) => Response.json([await request.json(), request.method, request.url, request.headers.get("host")]),
+    async (request) => {
+      const headers = new Headers([["x-a", await request.text()]]);
+      return new Response(Buffer.from("ok"), { status: 201, headers });
+    },
   ];
-  try {
-    for (const handler of handlers) await adapt(handler, instance)(makeCall());
-  } finally {
-    removeWebGlobals();
-  }
+  rehearseWebGlobals();
+  for (const handler of handlers) await server(handler, instance)(makeCall());
 }
 
 /** What a web handler is told beside the request. */
