@@ -1,18 +1,23 @@
 import { createHash } from "node:crypto";
+import { statSync } from "node:fs";
 import { access, constants, mkdir, stat } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Config } from "./config.ts";
 import { systemClock } from "./core/clock.ts";
 import { KoineError } from "./core/errors.ts";
+import type { Version } from "./core/function.ts";
 import { limits } from "./core/limits.ts";
 import { type Logger, type Supervise, Telemetry } from "./core/telemetry.ts";
 import { awsAdapters } from "./dialects/aws/aws.ts";
 import type { HandlerAdapters } from "./dialects/dialect.ts";
 import { createNativeDialect, nativeAdapters } from "./dialects/native/native.ts";
 import { Engine } from "./engine/engine.ts";
+import type { PreparedVersion } from "./engine/parts.ts";
 import { Access } from "./gateway/access.ts";
 import { Gateway } from "./gateway/gateway.ts";
+import { CodeCaches } from "./platform/code-caches.ts";
 import { Catalogue } from "./platform/catalogue.ts";
 import { installSettingsPath } from "./platform/install-dependencies.ts";
 import { installEnvironment } from "./platform/install-environment.ts";
@@ -49,8 +54,12 @@ export interface Composition {
 
 const RETENTION_INTERVAL_MS = 10 * 60_000;
 const ASYNC_IN_FLIGHT_MAX = 64;
+const LAUNCHES_AHEAD = 4;
 const SPARES_MIN = 2;
-const SPARES_MAX = 8;
+const SPARES_MAX = 64;
+/** Spare sandboxes of one runtime may take this share of the memory budget, at so many bytes each. */
+const SPARES_MEMORY_SHARE = 0.05;
+const SPARE_BYTES = 16 * 1024 * 1024;
 
 /** Adapters in the order in which `auto` tries them. */
 const ADAPTERS: readonly { readonly dialect: string; readonly adapters: HandlerAdapters }[] = [
@@ -88,6 +97,7 @@ export async function compose(base: Base): Promise<Composition> {
     clock,
     installEnvironment: installEnvironment({ environment: config.environment, insideFolder: installSettingsPath }),
   });
+  const codeCaches = await CodeCaches.open({ directory: join(dataDirectory, "packages", "compiled") });
   const catalogue = await Catalogue.open(store);
   const prepareCode = codePreparer(packages, runtimes);
   const engine = new Engine({
@@ -102,13 +112,8 @@ export async function compose(base: Base): Promise<Composition> {
       target: `${insidePaths.handlers}/${dialect}`,
     })),
     network: "host",
-    prepareVersion: async (version, signal) => {
-      const [codeFolder, opened] = await Promise.all([
-        prepareCode(version, { signal }),
-        secrets.open(version.namespace, version.spec.secrets),
-      ]);
-      return { codeFolder, environment: { ...version.spec.environment, ...opened } };
-    },
+    prepareVersion: versionPreparer({ prepareCode, secrets, codeCacheOf: (version) => codeCaches.find(version) }),
+    keepCodeCache: (version, files) => codeCaches.keep(version, files),
     onFinished: (activation) => journal.activation(activation),
     onLog: (record) => journal.line(record),
     telemetry,
@@ -119,7 +124,8 @@ export async function compose(base: Base): Promise<Composition> {
       instancesMax: limits.instancesMax,
       idleTimeoutMs: config.idleTimeoutMs,
       sparesMin: Math.min(SPARES_MIN, config.sparesMax ?? SPARES_MIN),
-      sparesMax: config.sparesMax ?? SPARES_MAX,
+      sparesMax: config.sparesMax ?? sparesMaxIn(config.memoryBudgetBytes),
+      sparesBootingMax: availableParallelism(),
     },
   });
   const parts: PlatformParts = {
@@ -128,6 +134,7 @@ export async function compose(base: Base): Promise<Composition> {
     store,
     catalogue,
     packages,
+    codeCaches,
     secrets,
     journal,
     engine,
@@ -171,6 +178,11 @@ export async function compose(base: Base): Promise<Composition> {
       await closing.disposeAsync();
     },
   };
+}
+
+function sparesMaxIn(memoryBudgetBytes: number): number {
+  const affordable = Math.floor((memoryBudgetBytes * SPARES_MEMORY_SHARE) / SPARE_BYTES);
+  return Math.max(SPARES_MIN, Math.min(SPARES_MAX, affordable));
 }
 
 /** @throws KoineError `data-directory-unusable` */
@@ -219,7 +231,13 @@ async function openDriver(config: Config, logger: Logger): Promise<SandboxDriver
   const tag = createHash("sha256").update(config.dataDirectory).digest("hex").slice(0, 12);
   if (config.sandbox === "none") return await openNoneDriver({ directory });
   try {
-    return await openProcessDriver({ directory, tag, logger, privateMounts: config.privateMounts });
+    return await openProcessDriver({
+      directory,
+      tag,
+      logger,
+      privateMounts: config.privateMounts,
+      launchesAhead: LAUNCHES_AHEAD,
+    });
   } catch (thrown) {
     if (config.sandbox === "process") throw thrown;
     logger.log("warn", "functions are NOT isolated from this machine; 'koine doctor' says what is missing", {
@@ -281,6 +299,39 @@ function codePreparer(packages: CodePackages, runtimes: ReadonlyMap<string, Runt
   };
 }
 
+/** Keeps what a version needs, secrets included, in this process's memory, until a secret changes or the code is gone. */
+function versionPreparer({
+  prepareCode,
+  secrets,
+  codeCacheOf,
+}: {
+  readonly prepareCode: PlatformParts["prepareCode"];
+  readonly secrets: Secrets;
+  codeCacheOf(version: Version): string | null;
+}): ConstructorParameters<typeof Engine>[0]["prepareVersion"] {
+  const kept = new WeakMap<Version, { readonly prepared: PreparedVersion; readonly secretChanges: number }>();
+  const prepare = async (version: Version, signal: AbortSignal): Promise<PreparedVersion> => {
+    const secretChanges = secrets.changes;
+    const [codeFolder, opened] = await Promise.all([
+      prepareCode(version, { signal }),
+      secrets.open(version.namespace, version.spec.secrets),
+    ]);
+    const environment = { ...version.spec.environment, ...opened };
+    const prepared = { codeFolder, environment, codeCacheFolder: codeCacheOf(version) };
+    kept.set(version, { prepared, secretChanges });
+    return prepared;
+  };
+  return (version, signal) => {
+    const found = kept.get(version);
+    if (found === undefined || found.secretChanges !== secrets.changes) return prepare(version, signal);
+    // Code that is in use is mounted, which keeps its folder in the kernel's memory: this reads no disk.
+    const isThere = statSync(found.prepared.codeFolder, { throwIfNoEntry: false }) !== undefined;
+    if (!isThere) return prepare(version, signal);
+    const codeCacheFolder = codeCacheOf(version);
+    return codeCacheFolder === found.prepared.codeCacheFolder ? found.prepared : { ...found.prepared, codeCacheFolder };
+  };
+}
+
 function startDispatcher(platform: Platform): Dispatcher {
   const { store, clock, limits: bounds, supervise, logger } = platform.parts;
   const dispatcher = new Dispatcher({
@@ -298,7 +349,6 @@ function startDispatcher(platform: Platform): Dispatcher {
     logger,
   });
   platform.onEnqueued = () => dispatcher.notify();
-  dispatcher.start();
   return dispatcher;
 }
 

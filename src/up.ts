@@ -46,7 +46,7 @@ async function run(composition: Composition, context: RunContext): Promise<numbe
     const address = await gateway.listen(config.port, config.host);
     const host = address.family === "IPv6" ? `[${address.address}]` : address.address;
     const url = `http://${host}:${address.port}`;
-    dispatcher.notify();
+    dispatcher.start();
     gateway.setReady(true);
     if (swept > 0) context.logger.log("info", "swept away what a killed platform had left", { count: swept });
     await printReady(composition, context.version, url);

@@ -1,5 +1,5 @@
-import fs from "node:fs";
-import net from "node:net";
+const fs = process.getBuiltinModule("node:fs");
+const net = process.getBuiltinModule("node:net");
 
 /** The instance's end of docs/frames.md: cuts what comes into frames, joins what goes into one write per loop turn. */
 export const frameType = Object.freeze({
@@ -18,6 +18,7 @@ export const frameType = Object.freeze({
   failed: 21,
   log: 22,
   pong: 23,
+  codeCache: 24,
 });
 export const LAST = 1;
 /** Bytes of a body that may be under way per stream and direction. */
@@ -257,7 +258,7 @@ export class Outbox {
 
 /** The channel to the engine. It belongs to this module: user code never sees the socket. */
 export class Connection extends Outbox {
-  /** @type {net.Socket} */
+  /** @type {import("node:net").Socket} */
   #socket;
   /** @type {number} */
   #fd;

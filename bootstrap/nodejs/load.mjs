@@ -1,7 +1,8 @@
-import path from "node:path";
-import { pathToFileURL } from "node:url";
 import { resolveHandler } from "./resolve.mjs";
 import { ReportedError, describeThrown, isError } from "./thrown.mjs";
+
+const path = process.getBuiltinModule("node:path");
+const { pathToFileURL } = process.getBuiltinModule("node:url");
 
 /**
  * @typedef {import("./call.mjs").Call} Call
@@ -16,6 +17,7 @@ import { ReportedError, describeThrown, isError } from "./thrown.mjs";
  * @property {number} timeoutMs
  * @property {number} instanceConcurrency
  * @property {{ dialect: string, model: string, path: string }[]} adapters
+ * @property {{ path: string | null }} [codeCache] where compiled code is; null: what is compiled may be told
  *
  * @typedef {object} Instance what an adapter is told (docs/adapters.md)
  * @property {Specialisation["function"]} function

@@ -1,12 +1,17 @@
-import { AsyncLocalStorage } from "node:async_hooks";
-import { syncBuiltinESMExports } from "node:module";
-import { inspect } from "node:util";
-import { setFlagsFromString } from "node:v8";
 import { Call } from "./call.mjs";
 import { Connection, LAST, Outbox, frameType } from "./connection.mjs";
 import { loadHandler } from "./load.mjs";
+import { openCodeCache } from "./code-cache.mjs";
 import { captureOutput } from "./output.mjs";
 import { ReportedError, describeThrown, invalidResponse } from "./thrown.mjs";
+
+// An `import` of Node's own modules reads all their exports, which loads half of Node: 10 ms of the boot.
+const { AsyncLocalStorage } = process.getBuiltinModule("node:async_hooks");
+const { syncBuiltinESMExports } = process.getBuiltinModule("node:module");
+const { inspect } = process.getBuiltinModule("node:util");
+const { dirname } = process.getBuiltinModule("node:path");
+const { fileURLToPath } = process.getBuiltinModule("node:url");
+const { setFlagsFromString } = process.getBuiltinModule("node:v8");
 
 /**
  * What runs in a sandbox with Node: boots, rehearses with the adapters named as arguments, waits to become an instance of one
@@ -19,10 +24,12 @@ const CHANNEL_FD = 3;
 /** Time for exit hooks when the engine says that no more will come, in milliseconds. */
 const SHUTDOWN_MS_MAX = 1_500;
 const REHEARSAL_DELAY_MS = 10;
+/** The first compiles, the second finds what only a compiled function does. */
+const REHEARSAL_ROUNDS = 2;
 /** Up to this size of an instance its heap grows in small steps: V8 would rather let garbage pile up than collect it. */
 const CAREFUL_MEMORY_BYTES_MAX = 512 * 1024 * 1024;
 
-/** @type {AsyncLocalStorage<Call>} */
+/** @type {import("node:async_hooks").AsyncLocalStorage<Call>} */
 const current = new AsyncLocalStorage();
 /** @type {Map<number, Call>} */
 const calls = new Map();
@@ -31,6 +38,8 @@ const adapters = new Map();
 /** @type {((call: Call) => Promise<void>) | null} */
 let handle = null;
 let specialising = false;
+/** @type {Promise<void> | null} */
+let rehearsal = null;
 let shuttingDown = false;
 
 const connection = new Connection(CHANNEL_FD, onFrame, () => {
@@ -56,7 +65,10 @@ const rehearsed = process.argv.splice(2);
 connection.json(frameType.ready, 0, { protocol: 1, language: "nodejs", version: process.versions.node });
 // A process that is wanted at once is specialised at once; a spare has the time to rehearse.
 setTimeout(() => {
-  if (!specialising) rehearse(rehearsed).catch(onUncaught);
+  if (specialising) return;
+  rehearsal = rehearse(rehearsed)
+    .catch(onUncaught)
+    .finally(() => (rehearsal = null));
 }, REHEARSAL_DELAY_MS);
 
 /**
@@ -68,7 +80,8 @@ setTimeout(() => {
 function onFrame(type, stream, flags, payload) {
   switch (type) {
     case frameType.invoke:
-      return onInvoke(stream, (flags & LAST) !== 0, payload);
+      if (handle === null) throw new Error("the engine sent an invocation before the specialisation was done");
+      return void onInvoke(connection, handle, { stream, complete: (flags & LAST) !== 0, payload });
     case frameType.data:
       return calls.get(stream)?.receive(payload, (flags & LAST) !== 0);
     case frameType.credit:
@@ -78,7 +91,7 @@ function onFrame(type, stream, flags, payload) {
     case frameType.ping:
       return connection.frame(frameType.pong, 0, 0, payload);
     case frameType.specialise:
-      specialise(JSON.parse(payload.toString())).catch(onUncaught);
+      specialise(payload).catch(onUncaught);
       return undefined;
     case frameType.shutdown:
       return shutdown();
@@ -88,17 +101,17 @@ function onFrame(type, stream, flags, payload) {
 }
 
 /**
- * @param {number} stream
- * @param {boolean} complete
- * @param {Buffer} payload
+ * @param {Outbox} outbox
+ * @param {(call: Call) => Promise<void>} handler
+ * @param {{ stream: number, complete: boolean, payload: Buffer }} frame
+ * @returns {Promise<void>}
  */
-function onInvoke(stream, complete, payload) {
-  if (handle === null) throw new Error("the engine sent an invocation before the specialisation was done");
+function onInvoke(outbox, handler, { stream, complete, payload }) {
   const bodyAt = 4 + payload.readUInt32LE(0);
   const head = JSON.parse(payload.toString("utf8", 4, bodyAt));
-  const call = new Call(connection, stream, head, { body: payload.subarray(bodyAt), complete, onSettled: forget });
+  const call = new Call(outbox, stream, head, { body: payload.subarray(bodyAt), complete, onSettled: forget });
   calls.set(stream, call);
-  void current.run(call, serve, handle, call);
+  return current.run(call, serve, handler, call);
 }
 
 /** Listeners of the call's signal run at once: what they write is the call's. @param {Call | undefined} call */
@@ -122,25 +135,42 @@ async function serve(handler, call) {
   } catch (thrown) {
     call.fail(thrown);
   }
+  // The last answer waits for no others to be written with.
+  if (calls.size === 0) connection.write();
 }
 
-/** @param {Specialisation} specialisation */
-async function specialise(specialisation) {
+/** @param {Buffer} payload */
+async function specialise(payload) {
   if (specialising) throw new Error("the engine specialised this process twice");
   specialising = true;
   const beganMs = performance.now();
+  // It leaves off at its next step, and takes back what it put in place.
+  if (rehearsal !== null) await rehearsal;
   try {
-    setEnvironment(specialisation.environment);
-    process.chdir(specialisation.codePath);
-    if (specialisation.memoryBytesMax <= CAREFUL_MEMORY_BYTES_MAX) setFlagsFromString("--heap-growing-percent=50");
-    const loaded = await loadHandler(specialisation, adapterAt, invalidResponse);
-    handle = loaded.handle;
-    const loadMs = performance.now() - beganMs;
-    connection.json(frameType.specialised, 0, { handlerModel: loaded.handlerModel, loadMs });
+    handle = await load(connection, payload, { adapterAt, beganMs });
+    connection.write();
   } catch (thrown) {
     connection.json(frameType.loadFailed, 0, describeThrown(thrown, "handler-load-failed"));
     exit(1);
   }
+}
+
+/**
+ * @param {Outbox} outbox
+ * @param {Buffer} payload of a SPECIALISE
+ * @param {{ adapterAt: (path: string) => Promise<Adapter>, beganMs: number }} options
+ */
+async function load(outbox, payload, { adapterAt, beganMs }) {
+  const specialisation = /** @type {Specialisation} */ (JSON.parse(payload.toString()));
+  setEnvironment(specialisation.environment);
+  process.chdir(specialisation.codePath);
+  if (specialisation.memoryBytesMax <= CAREFUL_MEMORY_BYTES_MAX) setFlagsFromString("--heap-growing-percent=50");
+  const cache = specialisation.codeCache === undefined ? null : openCodeCache(specialisation.codeCache.path);
+  const loaded = await loadHandler(specialisation, adapterAt, invalidResponse);
+  for (const file of cache?.take() ?? []) outbox.frame(frameType.codeCache, 0, 0, file);
+  const loadMs = performance.now() - beganMs;
+  outbox.json(frameType.specialised, 0, { handlerModel: loaded.handlerModel, loadMs });
+  return loaded.handle;
 }
 
 /** The function sees its own variables and what every program needs, nothing of the platform's. @param {Record<string, string>} own */
@@ -160,23 +190,70 @@ function adapterAt(path) {
   return adapter;
 }
 
-/** Does once what every call does, so that the first real one finds it compiled and loaded. @param {string[]} paths */
+/**
+ * Does what a specialisation and a call do, so that the real ones find it compiled and loaded.
+ *
+ * @param {string[]} paths of adapters
+ */
 async function rehearse(paths) {
   const nowhere = new Outbox();
-  const instance = {
-    function: { namespace: "", package: "", name: "rehearsal", version: 0 },
+  const specialisation = rehearsalOf(dirname(fileURLToPath(import.meta.url)));
+  const invocation = rehearsedInvocation();
+  for (let round = 0; round < REHEARSAL_ROUNDS; round++) {
+    if (specialising) return;
+    // ES modules and CommonJS have a loader each.
+    for (const handler of ["rehearsal-module.handler", "rehearsal.handler"]) {
+      const payload = Buffer.from(JSON.stringify({ ...specialisation, handler }));
+      const rehearsedHandle = await load(nowhere, payload, { adapterAt: rehearsedAdapter, beganMs: performance.now() });
+      await onInvoke(nowhere, rehearsedHandle, { stream: 1, complete: true, payload: invocation });
+      process.argv.splice(1);
+    }
+    process.chdir("/");
+    const instance = { ...specialisation, exportName: null, invalidResponse };
+    for (const path of paths) {
+      if (specialising) return;
+      const adapter = await adapterAt(path);
+      await adapter.rehearse?.(instance, () => rehearsedCall(nowhere, invocation));
+    }
+  }
+}
+
+/** @param {string} codePath @returns {Specialisation} */
+function rehearsalOf(codePath) {
+  return {
+    codePath,
     handler: "",
-    exportName: null,
-    codePath: "/",
-    memoryBytesMax: 0,
+    handlerModel: "auto",
+    environment: {},
+    function: { namespace: "", package: "", name: "rehearsal", version: 0 },
+    memoryBytesMax: Number.MAX_SAFE_INTEGER,
     timeoutMs: 1_000,
-    invalidResponse,
+    instanceConcurrency: 1,
+    adapters: [{ dialect: "", model: "rehearsal", path: "" }],
   };
+}
+
+/** @returns {Promise<Adapter>} */
+async function rehearsedAdapter() {
+  return {
+    model: "rehearsal",
+    select: (exports) => exports["handler"],
+    adapt: (handler) => async (call) => {
+      await call.readAll();
+      await handler();
+      call.respond(200, ["content-type", "text/plain"]);
+      call.end("ok");
+    },
+  };
+}
+
+/** The payload of an INVOKE. */
+function rehearsedInvocation() {
   const head = {
     id: "",
     attempt: 1,
     deadlineMs: Date.now() + 60_000,
-    kind: /** @type {const} */ ("http"),
+    kind: "http",
     method: "POST",
     url: "/a?b=c",
     headers: ["Host", "localhost", "Content-Type", "application/json"],
@@ -184,15 +261,17 @@ async function rehearse(paths) {
     origin: "http://localhost",
     remoteAddress: "127.0.0.1",
   };
-  const makeCall = () => {
-    return new Call(nowhere, 1, head, { body: Buffer.from("{}"), complete: true, onSettled: () => {} });
-  };
-  // CommonJS has a loader of its own.
-  await import("./rehearsal.cjs");
-  for (const path of paths) {
-    const adapter = await adapterAt(path);
-    await adapter.rehearse?.(instance, makeCall);
-  }
+  const json = Buffer.from(JSON.stringify(head));
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(json.length);
+  return Buffer.concat([length, json, Buffer.from("{}")]);
+}
+
+/** @param {Outbox} outbox @param {Buffer} payload */
+function rehearsedCall(outbox, payload) {
+  const bodyAt = 4 + payload.readUInt32LE(0);
+  const head = JSON.parse(payload.toString("utf8", 4, bodyAt));
+  return new Call(outbox, 1, head, { body: payload.subarray(bodyAt), complete: true, onSettled: () => {} });
 }
 
 /**

@@ -1,4 +1,4 @@
-import { Writable } from "node:stream";
+const { Writable } = process.getBuiltinModule("node:stream");
 
 /**
  * What is written through `console`, `process.stdout` and `process.stderr` becomes LOG frames of the invocation that wrote it. What

@@ -1,6 +1,7 @@
-import { readdirSync, statSync } from "node:fs";
-import path from "node:path";
 import { ReportedError } from "./thrown.mjs";
+
+const { readdirSync, statSync } = process.getBuiltinModule("node:fs");
+const path = process.getBuiltinModule("node:path");
 
 /** In the order in which they are tried. */
 const EXTENSIONS = [".mjs", ".js", ".cjs", ".ts", ".mts", ".cts"];

@@ -1,4 +1,4 @@
-import { inspect } from "node:util";
+const { inspect } = process.getBuiltinModule("node:util");
 
 /**
  * What user code threw, as the engine is told it.

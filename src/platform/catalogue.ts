@@ -12,6 +12,8 @@ import { nearest } from "../core/nearest.ts";
 interface Entry {
   record: FunctionRecord;
   revision: number;
+  /** The function was deleted. */
+  gone: boolean;
   readonly versions: Map<number, Version>;
 }
 
@@ -26,6 +28,8 @@ const PAGE = 1_000;
 export class Catalogue {
   readonly #store: Store;
   readonly #entries = new Map<string, Entry>();
+  /** Entries by the addresses of callers that keep theirs; may hold some of functions that are gone. */
+  readonly #known = new WeakMap<FunctionRef, Entry>();
   readonly #locks = new Map<string, Promise<unknown>>();
 
   private constructor(store: Store) {
@@ -35,7 +39,7 @@ export class Catalogue {
   static async open(store: Store): Promise<Catalogue> {
     const catalogue = new Catalogue(store);
     for await (const { value, key, revision } of allValues(store, FUNCTIONS)) {
-      catalogue.#entries.set(key, { record: value as FunctionRecord, revision, versions: new Map() });
+      catalogue.#entries.set(key, { record: value as FunctionRecord, revision, gone: false, versions: new Map() });
     }
     for await (const { value } of allValues(store, VERSIONS)) {
       const version = value as Version;
@@ -138,7 +142,7 @@ export class Catalogue {
       writes.push({ collection: VERSIONS, key: storedVersionKey(key, number), value: null, expect: "any" });
     }
     const [revision = 0] = await this.#store.values.commit(writes);
-    const written = entry ?? { record, revision, versions: new Map<number, Version>() };
+    const written = entry ?? { record, revision, gone: false, versions: new Map<number, Version>() };
     written.record = record;
     written.revision = revision;
     if (changes.add !== undefined) written.versions.set(changes.add.number, changes.add);
@@ -161,12 +165,18 @@ export class Catalogue {
       })),
     ]);
     this.#entries.delete(key);
+    entry.gone = true;
     return versions;
   }
 
   #entry(ref: FunctionRef): Entry {
+    const known = this.#known.get(ref);
+    if (known !== undefined && !known.gone) return known;
     const entry = this.#entries.get(functionKey(ref));
-    if (entry !== undefined) return entry;
+    if (entry !== undefined) {
+      this.#known.set(ref, entry);
+      return entry;
+    }
     const names = this.list(ref.namespace, { limit: Number.MAX_SAFE_INTEGER }).map(formatFunctionRef);
     const wanted = formatFunctionRef({ namespace: ref.namespace, package: ref.package, name: ref.name });
     const similar = nearest(wanted, names);

@@ -6,6 +6,7 @@ import type { Engine } from "../engine/engine.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
 import type { Store } from "../store/store.ts";
 import type { Catalogue } from "./catalogue.ts";
+import type { CodeCaches } from "./code-caches.ts";
 import type { Journal } from "./journal.ts";
 import type { CodePackages } from "./packages.ts";
 import type { Secrets } from "./secrets.ts";
@@ -18,6 +19,7 @@ export interface PlatformParts {
   readonly store: Store;
   readonly catalogue: Catalogue;
   readonly packages: CodePackages;
+  readonly codeCaches: CodeCaches;
   readonly secrets: Secrets;
   readonly journal: Journal;
   readonly engine: Engine;

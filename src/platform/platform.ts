@@ -184,13 +184,17 @@ export class Platform {
 
   /** Removes code packages that nothing needs any more; answers which. */
   async sweepPackages(startedAtMs: number): Promise<readonly string[]> {
-    const { packages, catalogue, engine, clock, limits } = this.parts;
+    const { packages, codeCaches, catalogue, engine, clock, limits } = this.parts;
     const referenced = new Set(engine.codeInUse());
     const stored = await packages.list();
-    for (const { versions } of catalogue.all()) for (const version of versions.values()) referenced.add(version.spec.code);
+    for (const { versions } of catalogue.all())
+      for (const version of versions.values()) referenced.add(version.spec.code);
     const view = { stored, referenced, usedAtMs: packages.usedAtMs, startedAtMs };
     const unused = decideSweep(view, clock.nowMs(), limits.unusedPackageMs);
-    for (const digest of unused) await packages.delete(digest);
+    for (const digest of unused) {
+      await codeCaches.delete(digest);
+      await packages.delete(digest);
+    }
     return unused;
   }
 

@@ -29,6 +29,7 @@ export class Secrets {
   readonly #store: Store;
   readonly #sealer: Sealer;
   readonly #limits: Limits;
+  #changes = 0;
 
   constructor(store: Store, sealer: Sealer, limits: Limits) {
     this.#store = store;
@@ -51,7 +52,7 @@ export class Secrets {
     const before = await this.#store.values.get(SECRETS, key);
     const createdAtMs = before === null ? nowMs : (before.value as StoredSecret).createdAtMs;
     const stored: StoredSecret = { sealed: this.#sealer.seal(value, key), createdAtMs, updatedAtMs: nowMs };
-    await this.#store.values.commit([{ collection: SECRETS, key, value: stored, expect: "any" }]);
+    await this.#change(key, stored);
     return { created: before === null, entry: { name, createdAtMs, updatedAtMs: nowMs } };
   }
 
@@ -76,7 +77,7 @@ export class Secrets {
     const key = `${namespace}/${name}`;
     if ((await this.#store.values.get(SECRETS, key)) === null)
       throw new KoineError("secret-not-found", { name, namespace });
-    await this.#store.values.commit([{ collection: SECRETS, key, value: null, expect: "any" }]);
+    await this.#change(key, null);
   }
 
   /** The values of named secrets, for an instance's environment. @throws KoineError `secret-not-found` */
@@ -89,5 +90,17 @@ export class Secrets {
       values[name] = this.#sealer.open((entry.value as StoredSecret).sealed, key);
     }
     return values;
+  }
+
+  /** Counts changes of any secret: what was opened at the same count holds the values of now. */
+  get changes(): number {
+    return this.#changes;
+  }
+
+  async #change(key: string, value: StoredSecret | null): Promise<void> {
+    // Before and after, since whoever opens it meanwhile may see the old value.
+    this.#changes++;
+    await this.#store.values.commit([{ collection: SECRETS, key, value, expect: "any" }]);
+    this.#changes++;
   }
 }

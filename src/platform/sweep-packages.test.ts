@@ -3,7 +3,12 @@ import { test } from "node:test";
 import { decideSweep } from "./sweep-packages.ts";
 
 const HOUR = 3_600_000;
-const view = { stored: ["sha256:a", "sha256:b"], referenced: new Set<string>(), usedAtMs: new Map<string, number>(), startedAtMs: 0 };
+const view = {
+  stored: ["sha256:a", "sha256:b"],
+  referenced: new Set<string>(),
+  usedAtMs: new Map<string, number>(),
+  startedAtMs: 0,
+};
 
 test("a package that nothing refers to goes after the grace time, not before", () => {
   assert.deepEqual(decideSweep(view, HOUR - 1, HOUR), []);

@@ -52,6 +52,8 @@ export const insidePaths = {
   bootstrap: "/koine/bootstrap",
   /** Handler adapters of the dialects: `/koine/handlers/<dialect>/<language>/<model>.*`. */
   handlers: "/koine/handlers",
+  /** Compiled code of the package, read-only. */
+  codeCache: "/koine/cache",
   /** The interpreter, where it is ours. */
   runtime: "/koine/runtime",
 } as const;

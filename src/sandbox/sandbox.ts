@@ -34,6 +34,8 @@ export interface SandboxRequest {
   readonly cwd?: string;
   /** Whether code is attached after the start: then `Attachable.attach` must work on the result, where the driver has that ability. */
   readonly attachable?: boolean;
+  /** Whether it is to take only processor time that no other sandbox wants, until `hurry` or `attach` is called, where the driver can. */
+  readonly background?: boolean;
 }
 
 /** Why a sandbox is no more. */
@@ -64,6 +66,11 @@ export interface Attachable {
   attach(mounts: readonly Mount[], limits: SandboxLimits): Promise<void>;
 }
 
+/** Optional ability: a sandbox that began in the background takes its full share of the processor from now on. */
+export interface Hurriable {
+  hurry(): void;
+}
+
 /** Optional ability: a sandbox can be kept from using any processor time. */
 export interface Freezable {
   freeze(): Promise<void>;
@@ -72,6 +79,10 @@ export interface Freezable {
 
 export function isAttachable(sandbox: Sandbox): sandbox is Sandbox & Attachable {
   return "attach" in sandbox;
+}
+
+export function isHurriable(sandbox: Sandbox): sandbox is Sandbox & Hurriable {
+  return "hurry" in sandbox;
 }
 
 /** Optional ability of drivers without a file system of their own: paths inside are other paths outside. */

@@ -32,7 +32,7 @@ function ignoreErrors(stream: Duplex | Readable): void {
 }
 
 /** Node throws away at a process' end what nobody has begun to read; a process may end before anybody could. */
-function keep(stream: Readable): Readable {
+export function keep(stream: Readable): Duplex {
   const kept = new PassThrough();
   // An error ends the stream as its end would.
   stream.once("close", () => kept.end());

@@ -25,14 +25,18 @@ export function childrenOf(pid: number): number[] {
   return children;
 }
 
-/** Resident memory of the processes together; memory they share counts once for each. */
+/** Resident memory of the processes together. Programs and libraries, which they share, count once: as much as the one with the most has. */
 export function residentBytes(pids: readonly number[]): number {
-  let kibibytes = 0;
+  let ownKibibytes = 0;
+  let fileKibibytes = 0;
   for (const pid of pids) {
-    const line = /^VmRSS:\s+(\d+) kB$/m.exec(contentOf(`/proc/${pid}/status`) ?? "");
-    kibibytes += Number(line?.[1] ?? 0);
+    const status = contentOf(`/proc/${pid}/status`) ?? "";
+    const kibibytes = (name: string): number =>
+      Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)?.[1] ?? 0);
+    ownKibibytes += kibibytes("RssAnon") + kibibytes("RssShmem");
+    fileKibibytes = Math.max(fileKibibytes, kibibytes("RssFile"));
   }
-  return kibibytes * 1024;
+  return (ownKibibytes + fileKibibytes) * 1024;
 }
 
 /** Changes when a process id is given to another process; null when there is no such process. */

@@ -9,6 +9,8 @@ import { cgroupPositions, claimControllers, type Controller, type ControllerBase
 /** Processes of bubblewrap itself, which are in the sandbox's cgroup too. */
 export const LAUNCHER_PIDS = 2;
 const CPU_PERIOD_US = 100_000;
+/** A sandbox in the background gets this fraction of what another one gets. */
+const BACKGROUND_PARTS = 32;
 
 /**
  * The cgroups of one platform: one for each sandbox, in as many hierarchies as it takes. Versions 1 and 2 differ in file names
@@ -70,6 +72,7 @@ export class Cgroups {
 export class Cgroup {
   readonly #folders: ReadonlyMap<Controller, ControllerBase>;
   readonly #paths: readonly string[];
+  #limits: SandboxLimits | null = null;
   #removed = false;
 
   constructor(bases: ReadonlyMap<Controller, ControllerBase>, id: string) {
@@ -88,10 +91,25 @@ export class Cgroup {
     for (const path of this.#paths) mkdirSync(path);
   }
 
-  /** @throws Error when the kernel does not take one of them */
+  /** Writes only what changes. @throws Error when the kernel does not take one of them */
   setLimits(limits: SandboxLimits): void {
-    this.#setMemory(limits.memoryBytesMax);
-    this.#write("pids", "pids.max", String(limits.pidsMax + LAUNCHER_PIDS));
+    const before = this.#limits;
+    // Whatever fails below, nothing is known then.
+    this.#limits = null;
+    if (before?.memoryBytesMax !== limits.memoryBytesMax) this.#setMemory(limits.memoryBytesMax);
+    if (before?.pidsMax !== limits.pidsMax) this.#write("pids", "pids.max", String(limits.pidsMax + LAUNCHER_PIDS));
+    if (before === null || before.cpuCores !== limits.cpuCores) this.#setQuota(limits);
+    this.#limits = limits;
+  }
+
+  /** How much of a contended processor it gets beside the other sandboxes. */
+  setShare(share: "background" | "full"): void {
+    const parts = share === "background" ? BACKGROUND_PARTS : 1;
+    if (this.#version("cpu") === 2) attempt(() => this.#write("cpu", "cpu.weight", String(Math.ceil(100 / parts))));
+    else attempt(() => this.#write("cpu", "cpu.shares", String(Math.ceil(1_024 / parts))));
+  }
+
+  #setQuota(limits: SandboxLimits): void {
     const quotaUs = limits.cpuCores === null ? null : Math.max(1_000, Math.round(limits.cpuCores * CPU_PERIOD_US));
     if (this.#version("cpu") === 2) this.#write("cpu", "cpu.max", `${quotaUs ?? "max"} ${CPU_PERIOD_US}`);
     else this.#write("cpu", "cpu.cfs_quota_us", String(quotaUs ?? -1));

@@ -1,11 +1,10 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import type { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
 import { KoineError, toKoineError } from "../../core/errors.ts";
 import type { IsolationFact, Sandbox, SandboxDriver, SandboxRequest } from "../sandbox.ts";
 import { closeEquipment, type Equipment, openEquipment, type ProcessDriverOptions } from "./equipment.ts";
 import { inspectDriver } from "./inspect.ts";
-import { pipeOf, streamsOf } from "../streams.ts";
-import { launchDescriptors, planLaunch } from "./launch.ts";
+import { launchDescriptors, sandboxArguments } from "./launch.ts";
 import { acquireParts, type Parts } from "./parts.ts";
 import { AttachableProcessSandbox, ProcessSandbox, type Running } from "./sandbox.ts";
 
@@ -55,8 +54,7 @@ class ProcessDriver implements SandboxDriver {
       ({ sandbox, stood } = this.#launch(request, parts));
     } catch (thrown) {
       await parts.release();
-      if (thrown instanceof KoineError) throw thrown;
-      throw new KoineError("sandbox-failed", { detail: "its process could not be started" }, { cause: thrown });
+      throw toKoineError(thrown);
     }
     this.#sandboxes.add(sandbox);
     void sandbox.ended.then(() => this.#sandboxes.delete(sandbox));
@@ -72,7 +70,7 @@ class ProcessDriver implements SandboxDriver {
   }
 
   async sweep(): Promise<number> {
-    return await this.#equipment.cgroups.sweep(new Set([...this.#sandboxes].map((sandbox) => sandbox.id)));
+    return await this.#equipment.cgroups.sweep(this.#equipment.launches.ids);
   }
 
   async close(): Promise<void> {
@@ -100,45 +98,37 @@ class ProcessDriver implements SandboxDriver {
   }
 
   #launch(request: SandboxRequest, parts: Parts): { sandbox: ProcessSandbox; stood: Promise<string> } {
-    const equipment = this.#equipment;
-    const { cgroups, machine, etcFolder, filterFile } = equipment;
-    const launch = planLaunch({
+    const { cgroups, machine, etcFolder, filterFile, watch, clock, coveredFiles } = this.#equipment;
+    const { launch, root, mounts } = parts;
+    const hidden = sandboxArguments({
       machine,
       request,
-      rootFolder: parts.root?.path ?? null,
+      rootFolder: root?.path ?? null,
       etcFolder,
-      mounts: parts.mounts,
-      userId: parts.userId,
-      joinFiles: parts.cgroup.joinFiles,
+      mounts,
       filterFile,
-      covered: parts.userId === null ? equipment.coveredFiles : [],
+      covered: launch.userId === null ? coveredFiles : [],
       limitPidsByUser: !cgroups.has("pids"),
     });
-    const child = spawn(launch.file, launch.args, {
-      cwd: "/",
-      env: {},
-      stdio: ["ignore", "pipe", "pipe", "pipe", "pipe", "pipe"],
-    });
+    const { started, cgroup } = launch;
     const running: Running = {
       id: request.id,
-      child,
-      ...streamsOf(child),
-      cgroup: parts.cgroup,
+      started,
+      channel: started.pipe(launchDescriptors.channel),
+      stdout: started.pipe(1),
+      stderr: started.pipe(2),
+      cgroup,
       cgroupHas: { memory: cgroups.has("memory"), freezer: cgroups.has("freezer") },
-      watch: equipment.watch,
-      clock: equipment.clock,
+      watch,
+      clock,
       cleanUp: () => parts.release(),
     };
-    const hidden = pipeOf(child, launchDescriptors.arguments);
-    if (hidden !== null) {
-      hidden.on("error", () => {});
-      hidden.end(launch.hiddenArguments);
-    }
+    started.pipe(launchDescriptors.arguments).end(hidden);
     const sandbox =
       parts.attach === null
         ? new ProcessSandbox(running, request.limits)
-        : new AttachableProcessSandbox(running, request.limits, parts.attach);
-    return { sandbox, stood: statusOf(child) };
+        : new AttachableProcessSandbox(running, request, parts.attach);
+    return { sandbox, stood: statusOf(started.pipe(launchDescriptors.status)) };
   }
 }
 
@@ -154,10 +144,8 @@ const rehearsalLimits = {
 } as const;
 
 /** What the inner shell reports: `ready`, what is wrong, or nothing when bubblewrap failed before. */
-function statusOf(child: ChildProcess): Promise<string> {
-  const stream = pipeOf(child, launchDescriptors.status);
+function statusOf(stream: Duplex): Promise<string> {
   return new Promise((resolve) => {
-    if (stream === null) return resolve("");
     let said = "";
     const done = (): void => {
       resolve(said.trim());

@@ -7,10 +7,12 @@ import type { Logger } from "../../core/telemetry.ts";
 import { Cgroups } from "./cgroup.ts";
 import { fillEtc } from "./etc.ts";
 import { type Identities, isMachineRoot, openIdentities } from "./identity.ts";
+import { Launches } from "./launches.ts";
 import { type Machine, readMachine } from "./machine.ts";
 import { MemoryWatch } from "./memory-watch.ts";
 import { filterArchitecture, seccompFilter } from "./seccomp.ts";
 import { firstReachable, Staging } from "./staging.ts";
+import { openStarter } from "./start.ts";
 import { keepDescriptors, openMounting } from "./syscalls.ts";
 
 export interface ProcessDriverOptions {
@@ -24,6 +26,8 @@ export interface ProcessDriverOptions {
   /** The path of `bwrap`, when it is not in one of the usual folders. */
   readonly bubblewrap?: string;
   readonly clock?: Clock;
+  /** Launches that wait for their sandbox, each a process of less than a megabyte; none when absent. */
+  readonly launchesAhead?: number;
 }
 
 /** Everything the driver found and set up on this machine. */
@@ -34,6 +38,7 @@ export interface Equipment {
   /** null: sandboxes have the kernel's user id of the platform. */
   readonly identities: Identities | null;
   readonly cgroups: Cgroups;
+  readonly launches: Launches;
   readonly etcFolder: string;
   /** What of /proc must be covered where a sandbox has the platform's own user. */
   readonly coveredFiles: readonly string[];
@@ -57,12 +62,18 @@ export async function openEquipment(options: ProcessDriverOptions): Promise<Equi
   const filterFile = architecture === null ? null : join(options.directory, "seccomp.bpf");
   if (architecture !== null && filterFile !== null) await writeFile(filterFile, seccompFilter(architecture));
   const clock = options.clock ?? systemClock;
+  // Another user could not reach what lies in the platform's own folders, unless it is staged.
+  const identities = staging === null ? null : mayBecome;
+  const cgroups = Cgroups.open(options.tag);
+  const starter = openStarter();
+  const ahead = options.launchesAhead ?? 0;
+  const plan = { machine, filterFile };
   return {
     machine,
     staging,
-    // Another user could not reach what lies in the platform's own folders, unless it is staged.
-    identities: staging === null ? null : mayBecome,
-    cgroups: Cgroups.open(options.tag),
+    identities,
+    cgroups,
+    launches: new Launches({ starter, cgroups, identities, plan, ahead, clock }),
     etcFolder,
     coveredFiles: isMachineRoot() ? rootsFiles.filter((path) => existsSync(path)) : [],
     filterFile,
@@ -75,7 +86,8 @@ export async function openEquipment(options: ProcessDriverOptions): Promise<Equi
 /** Root may write to these as their owner, for which it needs no capability, and so reach the whole machine. */
 const rootsFiles = ["acpi", "bus", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger"].map((name) => `/proc/${name}`);
 
-export async function closeEquipment({ cgroups, staging, etcFolder }: Equipment): Promise<void> {
+export async function closeEquipment({ cgroups, launches, staging, etcFolder }: Equipment): Promise<void> {
+  await launches.close();
   cgroups.close();
   if (staging === null) await rm(etcFolder, { recursive: true, force: true });
   else await staging.close();

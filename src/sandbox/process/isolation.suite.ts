@@ -38,7 +38,7 @@ async function place(): Promise<{ readonly directory: string; readonly tag: stri
 }
 
 const open = async (): Promise<SandboxDriver> =>
-  openProcessDriver({ ...(await place()), privateMounts, logger: { log: () => {} } });
+  openProcessDriver({ ...(await place()), privateMounts, logger: { log: () => {} }, launchesAhead: 2 });
 
 after(() => Promise.all(directories.map((directory) => rm(directory, { recursive: true, force: true }))));
 

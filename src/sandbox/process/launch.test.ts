@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { nodeRequest } from "../conformance.ts";
-import { type LaunchPlan, planLaunch } from "./launch.ts";
+import { planLaunch, sandboxArguments, type SandboxPlan } from "./launch.ts";
 
-const plan: LaunchPlan = {
+const plan: SandboxPlan = {
   machine: {
     bubblewrap: "/usr/bin/bwrap",
     bubblewrapVersion: "0.8.0",
@@ -19,26 +19,29 @@ const plan: LaunchPlan = {
   rootFolder: "/staging/roots/one",
   etcFolder: "/staging/etc",
   mounts: [{ source: "/staging/sources/1", target: "/code" }],
-  userId: 70_001,
-  joinFiles: ["/sys/fs/cgroup/memory/one/cgroup.procs"],
   filterFile: "/staging/seccomp.bpf",
   covered: [],
   limitPidsByUser: false,
 };
-const hidden = (changed: Partial<LaunchPlan>): string =>
-  planLaunch({ ...plan, ...changed })
-    .hiddenArguments.toString()
+const launch = { ...plan, userId: 70_001, joinFiles: ["/sys/fs/cgroup/memory/one/cgroup.procs"] };
+const hidden = (changed: Partial<SandboxPlan>): string =>
+  sandboxArguments({ ...plan, ...changed })
+    .toString()
     .replaceAll("\0", " ");
 
 test("the environment is not in the arguments, which every user of the machine can see", () => {
-  const launch = planLaunch(plan);
-  assert.doesNotMatch(launch.args.join(" "), /secret/);
-  assert.match(launch.hiddenArguments.toString(), /--setenv\0TOKEN\0a secret\0/);
+  assert.doesNotMatch(planLaunch(launch).args.join(" "), /secret/);
+  assert.match(hidden({}), / --setenv TOKEN a secret /);
+});
+
+test("the command reaches the shell inside as it is, whatever it contains", () => {
+  const command = ["/bin/echo", "it's", "$HOME", ""];
+  assert.ok(hidden({ request: { ...plan.request, command } }).includes(`set -- '/bin/echo' 'it'\\''s' '$HOME' ''`));
 });
 
 test("the cgroup is joined and the user changed before bubblewrap starts", () => {
-  const { args } = planLaunch(plan);
-  const order = [...plan.joinFiles, "--reuid=70001", "--clear-groups", "/usr/bin/bwrap"].map((argument) =>
+  const { args } = planLaunch(launch);
+  const order = [...launch.joinFiles, "--reuid=70001", "--clear-groups", "/usr/bin/bwrap"].map((argument) =>
     args.indexOf(argument),
   );
   assert.deepEqual(
@@ -49,7 +52,7 @@ test("the cgroup is joined and the user changed before bubblewrap starts", () =>
 });
 
 test("who stays the same user needs no setpriv", () => {
-  assert.ok(!planLaunch({ ...plan, userId: null }).args.includes("/usr/bin/setpriv"));
+  assert.ok(!planLaunch({ ...launch, userId: null }).args.includes("/usr/bin/setpriv"));
 });
 
 test("a root in memory gets the machine's links and is closed against writing at the end", () => {

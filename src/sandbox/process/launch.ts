@@ -3,7 +3,18 @@ import type { Mount, SandboxRequest } from "../sandbox.ts";
 import { INSIDE_HOSTNAME, INSIDE_ID } from "./etc.ts";
 import type { Machine } from "./machine.ts";
 
+/** What is known of a sandbox before it is known what for. */
 export interface LaunchPlan {
+  readonly machine: Machine;
+  /** The kernel's user id to become; null: stay who we are. */
+  readonly userId: number | null;
+  /** Files of cgroups to join. */
+  readonly joinFiles: readonly string[];
+  /** The system call filter; null where there is none for this architecture. */
+  readonly filterFile: string | null;
+}
+
+export interface SandboxPlan {
   readonly machine: Machine;
   readonly request: SandboxRequest;
   /** The folder that becomes `/` and holds all mount points; null: bubblewrap makes one in memory. */
@@ -11,11 +22,6 @@ export interface LaunchPlan {
   readonly etcFolder: string;
   /** Those of the request, with sources that the sandbox's user can reach. */
   readonly mounts: readonly Mount[];
-  /** The kernel's user id to become; null: stay who we are. */
-  readonly userId: number | null;
-  /** Files of cgroups to join. */
-  readonly joinFiles: readonly string[];
-  /** The system call filter; null where there is none for this architecture. */
   readonly filterFile: string | null;
   /** Files below /proc that this user could write to although it has no capabilities; they become read-only. */
   readonly covered: readonly string[];
@@ -30,29 +36,27 @@ export const launchDescriptors = {
   status: 4,
   /** Takes bubblewrap's arguments, which therefore no `ps` shows. */
   arguments: 5,
-  filter: 6,
+  /** Open as long as bubblewrap runs; nothing inside has it. */
+  lifeline: 6,
+  filter: 7,
 } as const;
 
-export interface Launch {
-  readonly file: string;
-  readonly args: readonly string[];
-  /** To be written to the descriptor `arguments`. */
-  readonly hiddenArguments: Buffer;
-}
-
-const { status, arguments: argumentsFd, filter } = launchDescriptors;
+const { status, arguments: argumentsFd, lifeline, filter } = launchDescriptors;
 
 /** Runs outside: nothing of the sandbox exists before it is a member of its cgroups. */
-const OUTER = `while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"`;
+const OUTER = `cd /; while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"`;
 const OUTER_WITH_FILTER = `filter=$1; shift; exec ${filter}<"$filter"; ${OUTER}`;
+/** What the shell inside executes comes by this variable: a command line would have to be known from the start. */
+const SCRIPT_VARIABLE = "KOINE_START";
+const INNER = `eval "unset ${SCRIPT_VARIABLE}; $${SCRIPT_VARIABLE}"`;
 
 /**
  * The chain of programs, each replacing the one before: shell (join cgroups) → setpriv (become an unprivileged user) → bubblewrap
- * (namespaces, root, filter) → shell (resource limits, report) → the command.
- * @throws KoineError `sandbox-failed` for what no argument can hold
+ * (namespaces, root, filter) → shell (resource limits, report) → the command. Bubblewrap waits for its arguments, so the chain may
+ * begin before it is known what for.
  */
-export function planLaunch(plan: LaunchPlan): Launch {
-  const { machine, request } = plan;
+export function planLaunch(plan: LaunchPlan): { readonly file: string; readonly args: readonly string[] } {
+  const { machine } = plan;
   const become =
     plan.userId === null || machine.setpriv === null
       ? []
@@ -71,11 +75,18 @@ export function planLaunch(plan: LaunchPlan): Launch {
     "--",
     "/bin/sh",
     "-c",
-    innerScript(plan),
-    "koine",
-    ...request.command,
+    INNER,
   ];
-  const hidden = [
+  return { file: machine.shell, args };
+}
+
+/**
+ * What is written to the descriptor `arguments`: from then on the sandbox is made.
+ * @throws KoineError `sandbox-failed` for what no argument can hold
+ */
+export function sandboxArguments(plan: SandboxPlan): Buffer {
+  const { request } = plan;
+  const words = [
     ...namespaces(request),
     ...root(plan),
     ...devices(plan),
@@ -83,19 +94,20 @@ export function planLaunch(plan: LaunchPlan): Launch {
     // Only now: mount points had to be made in it.
     ...(plan.rootFolder === null ? ["--remount-ro", "/"] : []),
     ...environment(request),
+    "--setenv",
+    SCRIPT_VARIABLE,
+    innerScript(plan),
     "--chdir",
     request.cwd ?? "/",
     ...(plan.filterFile === null ? [] : ["--seccomp", String(filter)]),
+    "--json-status-fd",
+    String(lifeline),
   ];
   // A zero byte would begin another argument, of the sender's choice.
-  if (hidden.some((argument) => argument.includes("\0"))) {
+  if (words.some((word) => word.includes("\0"))) {
     throw new KoineError("sandbox-failed", { detail: "a path or variable of it contains a zero byte" });
   }
-  return {
-    file: machine.shell,
-    args,
-    hiddenArguments: Buffer.from(hidden.map((argument) => `${argument}\0`).join("")),
-  };
+  return Buffer.from(words.map((word) => `${word}\0`).join(""));
 }
 
 function namespaces(request: SandboxRequest): string[] {
@@ -109,7 +121,7 @@ function namespaces(request: SandboxRequest): string[] {
   ].flat();
 }
 
-function root({ machine, rootFolder, etcFolder }: LaunchPlan): string[] {
+function root({ machine, rootFolder, etcFolder }: SandboxPlan): string[] {
   const own = machine.systemFolders.map((folder) => {
     if (folder.kind === "folder") return ["--ro-bind", folder.path, folder.path];
     return rootFolder === null ? ["--symlink", folder.to, folder.path] : [];
@@ -124,7 +136,7 @@ function root({ machine, rootFolder, etcFolder }: LaunchPlan): string[] {
 
 const SHARED_MEMORY_BYTES_MAX = 64 * 1024 * 1024;
 
-function devices({ machine, request, covered }: LaunchPlan): string[] {
+function devices({ machine, request, covered }: SandboxPlan): string[] {
   const { tmpBytesMax } = request.limits;
   const size = (bytes: number): string[] => (machine.limitsTmp ? ["--size", String(bytes)] : []);
   return [
@@ -143,7 +155,7 @@ function environment(request: SandboxRequest): string[] {
 /** Bytes of the unit in which `ulimit -f` counts. */
 const FILE_BLOCK_BYTES = 512;
 
-function innerScript({ request, limitPidsByUser }: LaunchPlan): string {
+function innerScript({ request, limitPidsByUser }: SandboxPlan): string {
   const { openFilesMax, fileBytesMax, pidsMax } = request.limits;
   return [
     "ulimit -c 0",
@@ -154,8 +166,13 @@ function innerScript({ request, limitPidsByUser }: LaunchPlan): string {
     ...(limitPidsByUser ? [`ulimit -u ${pidsMax + 1} 2>/dev/null || ulimit -p ${pidsMax + 1} 2>/dev/null`] : []),
     // When the whole machine is short of memory, functions go before the platform.
     "echo 500 >/proc/self/oom_score_adj 2>/dev/null",
+    `set -- ${request.command.map(quoted).join(" ")}`,
     `if [ ! -x "$1" ]; then echo "there is no program $1 inside" >&${status}; exit 127; fi`,
     `echo ready >&${status}`,
     `exec "$@" ${status}>&-`,
   ].join("; ");
+}
+
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
 }

@@ -2,19 +2,17 @@ import { lchown, readdir } from "node:fs/promises";
 import { join, posix } from "node:path";
 import { KoineError } from "../../core/errors.ts";
 import type { Attachable, Mount, SandboxRequest } from "../sandbox.ts";
-import type { Cgroup } from "./cgroup.ts";
 import type { Equipment } from "./equipment.ts";
+import type { Launch } from "./launches.ts";
 import { RootFolder, type StagedSource } from "./staging.ts";
 
 /** What one sandbox has of the machine while it lives. */
 export interface Parts {
   /** null: bubblewrap makes the root in memory. */
   readonly root: RootFolder | null;
-  /** The kernel's user id; null: the platform's own. */
-  readonly userId: number | null;
+  readonly launch: Launch;
   /** Those of the request, with sources that the sandbox's user can reach. */
   readonly mounts: readonly Mount[];
-  readonly cgroup: Cgroup;
   readonly attach: Attachable["attach"] | null;
   /** Ends what is left in the cgroup and gives everything back; may be called again. */
   release(): Promise<void>;
@@ -27,20 +25,18 @@ export async function acquireParts(equipment: Equipment, request: SandboxRequest
   const release = (): Promise<void> => (released ??= undoAll(undo));
   const isReleased = (): boolean => released !== null;
   try {
-    const { identities } = equipment;
-    const userId = identities?.acquire() ?? null;
-    if (identities !== null) {
-      if (userId === null) throw new KoineError("sandbox-failed", { detail: "all user ids for sandboxes are taken" });
-      undo.push(() => identities.release(userId));
-    }
+    const launch = equipment.launches.take(request.limits);
+    undo.push(() => launch.release());
+    if (request.background === true) launch.cgroup.setShare("background");
+    const { userId } = launch;
     const root = equipment.staging === null ? null : makeRoot(equipment, request.id, undo);
     const holder: Holder = { equipment, userId, root, undo, isReleased };
     const mounts: Mount[] = [];
     for (const mount of request.mounts) mounts.push(await holdMount(holder, mount));
-    const cgroup = equipment.cgroups.create(request.id, request.limits);
-    undo.push(() => cgroup.destroy());
-    const attach = request.attachable === true && root !== null ? attachTo(holder, root, request.mounts, cgroup) : null;
-    return { root, userId, mounts, cgroup, attach, release };
+    // The last to be done is the first to be undone: processes end before what they use is taken away.
+    undo.push(() => launch.end());
+    const attach = request.attachable === true && root !== null ? attachTo(holder, root, request.mounts, launch) : null;
+    return { root, launch, mounts, attach, release };
   } catch (thrown) {
     await release();
     throw thrown;
@@ -105,7 +101,7 @@ function attachTo(
   holder: Holder,
   root: RootFolder,
   first: readonly Mount[],
-  cgroup: Cgroup,
+  { cgroup }: Launch,
 ): NonNullable<Parts["attach"]> {
   const { staging } = holder.equipment;
   const occupied = new Set([...ownFolders, ...first.map((mount) => mount.target)]);

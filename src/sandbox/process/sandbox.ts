@@ -1,18 +1,28 @@
-import { type ChildProcess, execFile } from "node:child_process";
+import { execFile } from "node:child_process";
 import { constants } from "node:os";
 import type { Duplex, Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import type { Clock } from "../../core/clock.ts";
-import type { Attachable, Freezable, Mount, Sandbox, SandboxEnd, SandboxLimits } from "../sandbox.ts";
+import type {
+  Attachable,
+  Freezable,
+  Hurriable,
+  Mount,
+  Sandbox,
+  SandboxEnd,
+  SandboxLimits,
+  SandboxRequest,
+} from "../sandbox.ts";
 import { childrenOf, descendantsOf, residentBytes, send, sendToTree } from "../tree.ts";
 import type { Cgroup } from "./cgroup.ts";
 import type { MemoryWatch } from "./memory-watch.ts";
+import type { Started } from "./start.ts";
 
 /** A started launch and everything that ends with it. */
 export interface Running {
   readonly id: string;
-  readonly child: ChildProcess;
+  readonly started: Started;
   readonly channel: Duplex;
   readonly stdout: Readable;
   readonly stderr: Readable;
@@ -47,14 +57,7 @@ export class ProcessSandbox implements Sandbox, Freezable {
     this.channel = running.channel;
     this.stdout = running.stdout;
     this.stderr = running.stderr;
-    this.ended = new Promise((resolve) => {
-      const finish = (exitCode: number | null, signal: string | null): void => {
-        void this.#finish(exitCode, signal).then(resolve);
-      };
-      running.child.once("exit", finish);
-      // A launch that never came to be has no exit.
-      running.child.once("error", () => finish(125, null));
-    });
+    this.ended = running.started.ended.then(({ exitCode, signal }) => this.#finish(exitCode, signal));
     if (!running.cgroupHas.memory) {
       running.watch.add(this, limits.memoryBytesMax, () => {
         this.#outOfMemory = true;
@@ -95,15 +98,13 @@ export class ProcessSandbox implements Sandbox, Freezable {
 
   /** Everything in the pid namespace, its process 1 first. */
   protected inside(): number[] {
-    const { pid } = this.running.child;
-    return pid === undefined ? [] : descendantsOf(pid);
+    return descendantsOf(this.running.started.pid);
   }
 
   /** The first child of process 1; kept, because orphans become its children too. */
   #command(): number | null {
-    const { pid } = this.running.child;
-    if (this.#commandPid === null && pid !== undefined) {
-      const [first] = childrenOf(pid);
+    if (this.#commandPid === null) {
+      const [first] = childrenOf(this.running.started.pid);
       this.#commandPid = (first === undefined ? undefined : childrenOf(first)[0]) ?? null;
     }
     return this.#commandPid;
@@ -119,11 +120,11 @@ export class ProcessSandbox implements Sandbox, Freezable {
 
   #kill(): void {
     if (this.#state === "ended") return;
-    const { child, cgroup } = this.running;
+    const { started, cgroup } = this.running;
     const inside = this.inside();
     // Process 1 first: then bubblewrap outside sees it end and reports. Where there is none yet, bubblewrap itself.
     for (const pid of inside) send(pid, "SIGKILL");
-    if (inside.length === 0) child.kill("SIGKILL");
+    if (inside.length === 0) send(started.pid, "SIGKILL");
     cgroup.kill();
   }
 
@@ -151,26 +152,41 @@ export class ProcessSandbox implements Sandbox, Freezable {
 }
 
 /** A sandbox that code can be mounted into while it runs. */
-export class AttachableProcessSandbox extends ProcessSandbox implements Attachable {
+export class AttachableProcessSandbox extends ProcessSandbox implements Attachable, Hurriable {
   readonly #attach: Attachable["attach"];
   #limits: SandboxLimits;
 
-  constructor(running: Running, limits: SandboxLimits, attach: Attachable["attach"]) {
-    super(running, limits);
+  #hurries: boolean;
+
+  constructor(running: Running, request: SandboxRequest, attach: Attachable["attach"]) {
+    super(running, request.limits);
     this.#attach = attach;
-    this.#limits = limits;
+    this.#limits = request.limits;
+    this.#hurries = request.background !== true;
+  }
+
+  hurry(): void {
+    if (this.#hurries) return;
+    this.#hurries = true;
+    this.running.cgroup.setShare("full");
   }
 
   async attach(mounts: readonly Mount[], limits: SandboxLimits): Promise<void> {
     await this.#attach(mounts, limits);
-    this.running.watch.setLimit(this, limits.memoryBytesMax);
-    await changeResourceLimits(this.inside(), this.#limits, limits);
+    // Later in this turn: while the process wakes up, not before.
+    setImmediate(() => this.hurry());
+    if (limits.memoryBytesMax !== this.#limits.memoryBytesMax) this.running.watch.setLimit(this, limits.memoryBytesMax);
+    await changeResourceLimits(() => this.inside(), this.#limits, limits);
     this.#limits = limits;
   }
 }
 
 /** The kernel's limits for each process, where they change. Those of open files and file size mostly stay, so this is rarely on the way. */
-async function changeResourceLimits(pids: readonly number[], from: SandboxLimits, to: SandboxLimits): Promise<void> {
+async function changeResourceLimits(
+  pidsOf: () => readonly number[],
+  from: SandboxLimits,
+  to: SandboxLimits,
+): Promise<void> {
   const changes = [
     ...(from.openFilesMax === to.openFilesMax ? [] : [`--nofile=${to.openFilesMax}`]),
     ...(from.fileBytesMax === to.fileBytesMax ? [] : [`--fsize=${to.fileBytesMax}`]),
@@ -181,7 +197,7 @@ async function changeResourceLimits(pids: readonly number[], from: SandboxLimits
     promisify(execFile)("prlimit", ["--pid", String(pid), ...changes], { env: { PATH: "/usr/bin:/bin" } }).catch(
       () => {},
     );
-  await Promise.all(pids.map(change));
+  await Promise.all(pidsOf().map(change));
 }
 
 /** Only when bubblewrap was killed from outside can a process outlive it, for a moment. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Activation, LogRecord } from "../../core/invocation.ts";
+import { BLOCK_ROWS_MAX, readRows } from "./activation-rows.ts";
 import { Backlog } from "./backlog.ts";
 
 test("beyond the bound the oldest lines go first, then the oldest activations, and are counted", () => {
@@ -10,8 +11,9 @@ test("beyond the bound the oldest lines go first, then the oldest activations, a
   backlog.add({ activations: [activation("c"), activation("d"), activation("e")], logs: [] });
   assert.equal(backlog.dropped, 4);
   const { activations, logs } = backlog.take(10);
+  assert.ok(activations !== null);
   assert.deepEqual(
-    activations.map(({ id }) => id),
+    readRows(activations.text()).map(({ id }) => id),
     ["b", "c", "d", "e"],
   );
   assert.deepEqual(logs, []);
@@ -35,6 +37,19 @@ test("what is put back is the oldest again, and in order", () => {
     backlog.take(3).logs.map(({ line }) => line),
     ["1", "2", "3"],
   );
+});
+
+test("many activations come in blocks, in order, whatever their text", () => {
+  const backlog = new Backlog({ recordsMax: 10_000, bytesMax: 64 * 1024 * 1024 });
+  const odd = { ...activation('"ä\u2028\n\\'), durationMs: 0.125, status: null };
+  const large = activation("x".repeat(400_000));
+  const many = Array.from({ length: BLOCK_ROWS_MAX + 1 }, (_, index) => activation(String(index)));
+  backlog.add({ activations: [odd, large, ...many], logs: [] });
+  const taken: Activation[] = [];
+  for (let block = backlog.take(0).activations; block !== null; block = backlog.take(0).activations)
+    taken.push(...readRows(block.text()));
+  assert.deepEqual(taken, [odd, large, ...many]);
+  assert.equal(backlog.records, 0);
 });
 
 function activation(id: string): Activation {

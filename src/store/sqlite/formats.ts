@@ -71,7 +71,7 @@ function openJournal(database: DatabaseSync) {
   return {
     operations: {
       ...retentionOperations(database),
-      append: (json: string) => log.append(json),
+      append: (rows: Uint8Array | null, lines: string | null) => log.append(rows, lines),
       putResult: (id: string, atMs: number, result: StoredResult) => log.putResult(id, atMs, result),
       getResult: (id: string) => log.getResult(id),
       getActivation: (id: string) => log.getActivation(id),

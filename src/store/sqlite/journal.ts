@@ -3,13 +3,14 @@ import { toKoineError } from "../../core/errors.ts";
 import { limits } from "../../core/limits.ts";
 import type { Logger } from "../../core/telemetry.ts";
 import type { ActivationLog, ActivationQuery, LogQuery, StoredLogRecord } from "../store.ts";
+import { BLOCK_ROWS_MAX } from "./activation-rows.ts";
 import { Backlog, type BacklogBounds } from "./backlog.ts";
 import type { Channel } from "./channel.ts";
 import type { JournalOperations } from "./formats.ts";
-import type { Appended, StoredResult } from "./log.ts";
+import type { StoredResult } from "./log.ts";
 
-/** Records of each kind per message: what the sender spends at a time on making its text stays at about a millisecond. */
-const CHUNK_RECORDS = 1_000;
+/** Records of each kind per message, so that what the sender spends on it at a time stays small. */
+const CHUNK_RECORDS = BLOCK_ROWS_MAX;
 /** How long records wait for others to share their transaction. */
 const GATHER_MS = 25;
 /** How long to wait before writing again what could not be written. */
@@ -65,7 +66,8 @@ export class SqliteLog implements ActivationLog {
   /** @throws KoineError `storage-full` when something must wait for room, `storage-failed` when something was lost and counted as dropped */
   async flush(): Promise<void> {
     await this.#writing;
-    while (this.#backlog.records > 0) await this.#writeChunk();
+    // What is appended meanwhile is not waited for: there may be no end of it.
+    for (let left = this.#backlog.records; left > 0;) left -= await this.#writeChunk();
   }
 
   async retain(bounds: { readonly olderThanMs: number; readonly bytesMax: number }): Promise<{
@@ -125,10 +127,13 @@ export class SqliteLog implements ActivationLog {
     }
   }
 
-  async #writeChunk(): Promise<void> {
+  /** Answers how many records it has written. */
+  async #writeChunk(): Promise<number> {
     const chunk = this.#backlog.take(CHUNK_RECORDS);
     try {
-      await this.#file.call("append", JSON.stringify(chunk satisfies Appended));
+      const lines = chunk.logs.length === 0 ? null : JSON.stringify(chunk.logs);
+      await this.#file.call("append", chunk.activations?.text() ?? null, lines);
+      return (chunk.activations?.length ?? 0) + chunk.logs.length;
     } catch (error) {
       // Room may come back; a record that cannot be written never can be, and must not stop those behind it.
       if (toKoineError(error).code === "storage-full") this.#backlog.putBack(chunk);

@@ -1,6 +1,7 @@
 import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import type { Activation, LogRecord, LogStream } from "../../core/invocation.ts";
 import type { ActivationQuery, LogQuery, StoredLogRecord } from "../store.ts";
+import { readRows } from "./activation-rows.ts";
 import type { Counters } from "./counters.ts";
 import { bytes, integer, Statements, text, type Row } from "./database.ts";
 
@@ -39,12 +40,6 @@ export interface StoredResult {
 const STREAMS: readonly LogStream[] = ["stdout", "stderr", "platform"];
 const FUNCTION_COLUMNS = "f.namespace, f.package, f.name";
 
-/** What is appended, as it travels between the threads: JSON text costs the sender less than a structured clone. */
-export interface Appended {
-  readonly activations: readonly Activation[];
-  readonly logs: readonly LogRecord[];
-}
-
 export class LogTable {
   readonly #statements: Statements;
   readonly #prepared: ReturnType<typeof prepare>;
@@ -62,9 +57,9 @@ export class LogTable {
     this.#functions.clear();
   }
 
-  append(json: string): void {
-    const { activations, logs }: Appended = JSON.parse(json);
-    for (const activation of activations) {
+  /** As text, which costs the sender less than a structured clone: rows of activations, and lines as JSON. */
+  append(rows: Uint8Array | null, lines: string | null): void {
+    for (const activation of rows === null ? [] : readRows(rows)) {
       const { fn, space } = this.#function(activation);
       this.#prepared.putActivation.run(
         activation.id,
@@ -85,7 +80,8 @@ export class LogTable {
         activation.instanceId,
       );
     }
-    for (const { activationId, instanceId, line, stream, timeMs, version, ...names } of logs) {
+    const records: readonly LogRecord[] = lines === null ? [] : JSON.parse(lines);
+    for (const { activationId, instanceId, line, stream, timeMs, version, ...names } of records) {
       const { fn, space } = this.#function(names);
       const sequence = this.#counters.next("sequence");
       const streamNumber = STREAMS.indexOf(stream);

@@ -1,0 +1,148 @@
+import type { Clock } from "../../core/clock.ts";
+import { KoineError } from "../../core/errors.ts";
+import type { SandboxLimits } from "../sandbox.ts";
+import type { Cgroup, Cgroups } from "./cgroup.ts";
+import type { Identities } from "./identity.ts";
+import { type LaunchPlan, launchDescriptors, planLaunch } from "./launch.ts";
+import type { Started, Starter } from "./start.ts";
+
+/** A process that is a member of its cgroups and has its user; it becomes a sandbox when bubblewrap is told how. */
+export interface Launch {
+  /** Names its cgroup. */
+  readonly id: string;
+  readonly userId: number | null;
+  readonly cgroup: Cgroup;
+  readonly started: Started;
+  /** Ends what is left of its processes; never rejects. */
+  end(): Promise<void>;
+  /** Ends it and gives everything back; never rejects. */
+  release(): Promise<void>;
+}
+
+export interface LaunchesOptions {
+  readonly starter: Starter;
+  readonly cgroups: Cgroups;
+  readonly identities: Identities | null;
+  readonly plan: Pick<LaunchPlan, "machine" | "filterFile">;
+  /** How many wait. Joining cgroups takes some 10 ms, in which nothing is computed: the kernel waits for all its processors. */
+  readonly ahead: number;
+  readonly clock: Clock;
+}
+
+/** Refilled a while after the last one was taken: who takes one is about to use the processor. */
+const REFILL_DELAY_MS = 100;
+/** They are made before the limits of their sandboxes are known. */
+const limitsAhead: SandboxLimits = {
+  memoryBytesMax: 256 * 1024 * 1024,
+  pidsMax: 256,
+  cpuCores: null,
+  tmpBytesMax: 0,
+  openFilesMax: 0,
+  fileBytesMax: 0,
+};
+
+/** Launches, some of them begun ahead; each is used once. */
+export class Launches {
+  readonly #options: LaunchesOptions;
+  readonly #waiting: Launch[] = [];
+  readonly #all = new Set<string>();
+  #last = 0;
+  #cancelRefill: (() => void) | null = null;
+  #closed = false;
+
+  constructor(options: LaunchesOptions) {
+    this.#options = options;
+  }
+
+  /** Those that wait or are in use. */
+  get ids(): ReadonlySet<string> {
+    return this.#all;
+  }
+
+  /** One that waits, or a new one; with these limits set. @throws KoineError `sandbox-failed` */
+  take(limits: SandboxLimits): Launch {
+    this.#scheduleRefill();
+    const launch = this.#waiting.shift();
+    if (launch === undefined) return this.#begin(limits);
+    try {
+      launch.cgroup.setLimits(limits);
+      return launch;
+    } catch (thrown) {
+      void launch.release();
+      throw new KoineError("sandbox-failed", { detail: "its limits could not be set" }, { cause: thrown });
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#cancelRefill?.();
+    await Promise.all(this.#waiting.splice(0).map((launch) => launch.release()));
+  }
+
+  #scheduleRefill(): void {
+    if (this.#options.ahead === 0 || this.#closed) return;
+    this.#cancelRefill?.();
+    this.#cancelRefill = this.#options.clock.after(REFILL_DELAY_MS, () => this.#refill());
+  }
+
+  /** One at a time, with pauses: nobody waits for it. */
+  #refill(): void {
+    this.#cancelRefill = null;
+    if (this.#closed || this.#waiting.length >= this.#options.ahead) return;
+    try {
+      const launch = this.#begin(limitsAhead);
+      this.#waiting.push(launch);
+      void launch.started.ended.then(() => {
+        const index = this.#waiting.indexOf(launch);
+        if (index < 0) return;
+        this.#waiting.splice(index, 1);
+        void launch.release();
+      });
+    } catch {
+      // Whoever needs one is told why it cannot be.
+      return;
+    }
+    this.#scheduleRefill();
+  }
+
+  #begin(limits: SandboxLimits): Launch {
+    const { starter, cgroups, identities, plan } = this.#options;
+    const userId = identities?.acquire() ?? null;
+    if (identities !== null && userId === null)
+      throw new KoineError("sandbox-failed", { detail: "all user ids for sandboxes are taken" });
+    const id = `${process.pid}-${++this.#last}`;
+    let cgroup: Cgroup | null = null;
+    try {
+      cgroup = cgroups.create(id, limits);
+      const { file, args } = planLaunch({ ...plan, userId, joinFiles: cgroup.joinFiles });
+      const started = starter.start(file, args, launchDescriptors.lifeline);
+      this.#all.add(id);
+      return this.#launch({ id, userId, cgroup, started });
+    } catch (thrown) {
+      if (userId !== null) identities?.release(userId);
+      cgroup?.tryRemove();
+      if (thrown instanceof KoineError) throw thrown;
+      throw new KoineError("sandbox-failed", { detail: "its process could not be started" }, { cause: thrown });
+    }
+  }
+
+  #launch(parts: Omit<Launch, "end" | "release">): Launch {
+    const { id, userId, cgroup, started } = parts;
+    const end = once(async () => {
+      // One that still waits for its arguments ends when there will be none.
+      started.pipe(launchDescriptors.arguments).destroy();
+      await cgroup.destroy();
+      this.#all.delete(id);
+    });
+    const release = once(async () => {
+      await end();
+      if (userId !== null) this.#options.identities?.release(userId);
+    });
+    return { ...parts, end, release };
+  }
+}
+
+function once(action: () => Promise<void>): () => Promise<void> {
+  let done: Promise<void> | null = null;
+  return () => (done ??= action().catch(() => {}));
+}
