@@ -9,7 +9,8 @@ import { fileURLToPath } from "node:url";
 import { NODE_MAJOR, nodePackageName } from "../scripts/node-version.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const main = [join(root, "dist", "src", "main.js"), join(root, "src", "main.ts")].find((path) => existsSync(path)) ?? "";
+const main =
+  [join(root, "dist", "src", "main.js"), join(root, "src", "main.ts")].find((path) => existsSync(path)) ?? "";
 
 const node = findNode();
 if (node === null) {
@@ -54,7 +55,14 @@ function privateMounts(argv) {
   if (argv.includes("--help") || argv.includes("-h") || argv.includes("--sandbox=none")) return [];
   if (argv[argv.indexOf("--sandbox") + 1] === "none" && argv.includes("--sandbox")) return [];
   const asRoot = process.getuid?.() === 0;
-  const prefix = ["unshare", ...(asRoot ? [] : ["--user", "--map-root-user"]), "--mount", "--propagation", "slave", "--"];
+  const prefix = [
+    "unshare",
+    ...(asRoot ? [] : ["--user", "--map-root-user"]),
+    "--mount",
+    "--propagation",
+    "slave",
+    "--",
+  ];
   const probe = spawnSync(prefix[0] ?? "", [...prefix.slice(1), "true"], { stdio: "ignore" });
   return probe.status === 0 ? prefix : [];
 }
@@ -71,7 +79,8 @@ function run(command, environment) {
     if (path !== null) process.execve(path, [program, ...rest], definedOnly(environment));
   }
   const child = spawn(program, rest, { stdio: "inherit", env: environment });
-  for (const signal of /** @type {const} */ (["SIGINT", "SIGTERM", "SIGHUP"])) process.on(signal, () => child.kill(signal));
+  for (const signal of /** @type {const} */ (["SIGINT", "SIGTERM", "SIGHUP"]))
+    process.on(signal, () => child.kill(signal));
   child.on("error", (error) => {
     process.stderr.write(`error: ${error.message}\n`);
     process.exit(1);

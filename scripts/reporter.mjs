@@ -13,7 +13,9 @@ export default async function* reporter(source) {
     }
     if (type !== "test:pass" && type !== "test:fail") continue;
     if (data.details?.type === "suite") continue;
-    const isFile = data.name === data.file || (data.nesting === 0 && typeof data.name === "string" && data.name.endsWith(".test.ts"));
+    const isFile =
+      data.name === data.file ||
+      (data.nesting === 0 && typeof data.name === "string" && data.name.endsWith(".test.ts"));
     if (isFile && type === "test:pass") continue;
     const path = (data.file ?? "").replace(`${process.cwd()}/`, "");
     const file = files.get(path) ?? { passed: 0, failed: 0, durationMs: 0 };

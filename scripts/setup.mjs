@@ -41,7 +41,10 @@ export function nodePath() {
 function installPackages() {
   if (packagesAreCurrent()) return true;
   say("installing koine's packages and its Node (npm ci)");
-  const { status, error } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: root, stdio: ["ignore", 2, 2] });
+  const { status, error } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
+    cwd: root,
+    stdio: ["ignore", 2, 2],
+  });
   if (status === 0) return true;
   say(`npm ci failed${error === undefined ? "" : `: ${error.message}`}`);
   return false;
@@ -60,7 +63,9 @@ function packagesAreCurrent() {
  */
 function sameVersions(installed, wanted) {
   const [have, want] = [installed, wanted].map((path) => JSON.parse(readFileSync(path, "utf8")).packages);
-  return Object.entries(want).every(([name, entry]) => name === "" || entry.optional === true || have[name]?.version === entry.version);
+  return Object.entries(want).every(
+    ([name, entry]) => name === "" || entry.optional === true || have[name]?.version === entry.version,
+  );
 }
 
 /** @param {{ program: string, packages: string[], why: string }[]} wanted */
@@ -72,7 +77,8 @@ function installSystemPackages(wanted) {
   const missing = wanted.filter(({ program }) => !onPath(program));
   if (missing.length === 0) return;
   const names = missing.flatMap(({ packages }) => packages);
-  const asRoot = process.getuid?.() === 0 ? [] : onPath("sudo") && succeeds("sudo", ["-n", "true"]) ? ["sudo", "-n"] : null;
+  const asRoot =
+    process.getuid?.() === 0 ? [] : onPath("sudo") && succeeds("sudo", ["-n", "true"]) ? ["sudo", "-n"] : null;
   if (onPath("apt-get") && asRoot !== null) {
     say(`installing ${names.join(", ")} (apt-get)`);
     const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
@@ -84,7 +90,8 @@ function installSystemPackages(wanted) {
     if (install() || (apt("update", "-qq") && install())) return;
   }
   for (const { program, packages, why } of missing) {
-    if (!onPath(program)) say(`missing: ${program}, which ${why}; to get it: apt-get install ${packages.join(" ")} (as root)`);
+    if (!onPath(program))
+      say(`missing: ${program}, which ${why}; to get it: apt-get install ${packages.join(" ")} (as root)`);
   }
 }
 

@@ -13,7 +13,7 @@ import { createFramesProtocol } from "../../src/protocols/frames.ts";
 import type { ProtocolProcess } from "../../src/protocols/conformance.ts";
 import type { Link, LinkResponder, Specialisation, Specialised } from "../../src/protocols/protocol.ts";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
 
 export const nodeBootstrap = join(root, "bootstrap/nodejs/main.mjs");
 export const nodeAdapters: Specialisation["adapters"] = [

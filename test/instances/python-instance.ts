@@ -11,7 +11,7 @@ import { createFramesProtocol } from "../../src/protocols/frames.ts";
 import type { Link, Specialisation, Specialised } from "../../src/protocols/protocol.ts";
 import { findPython, type PythonInterpreter } from "../../src/runtimes/python.ts";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
 const handlers = (dialect: string, file: string): string =>
   join(root, "src/dialects", dialect, "handlers/python", file);
 
