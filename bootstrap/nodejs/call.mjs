@@ -280,6 +280,57 @@ export class Call {
   }
 }
 
+/** As many as the calls that an instance may have at a time, rounded up to a power of two. */
+const SLOTS = 1_024;
+
+/**
+ * Calls by the number of their stream. Numbers count up, so a call's place is its number within a ring, and only one that is overtaken by the others
+ * goes into a Map. A Map alone would leave behind tables that point at each other, and with them the garbage collector keeps every call of the
+ * last seconds.
+ */
+export class CallTable {
+  /** @type {(Call | undefined)[]} */
+  #slots = Array.from({ length: SLOTS }, () => undefined);
+  /** @type {number[]} */
+  #numbers = Array.from({ length: SLOTS }, () => 0);
+  /** @type {Map<number, Call>} */
+  #overtaken = new Map();
+  #size = 0;
+
+  get size() {
+    return this.#size;
+  }
+
+  /** @param {number} number */
+  get(number) {
+    const slot = number & (SLOTS - 1);
+    if (this.#numbers[slot] === number) return this.#slots[slot];
+    return this.#overtaken.size === 0 ? undefined : this.#overtaken.get(number);
+  }
+
+  /**
+   * @param {number} number not in use
+   * @param {Call} call
+   */
+  set(number, call) {
+    const slot = number & (SLOTS - 1);
+    const before = this.#slots[slot];
+    if (before !== undefined) this.#overtaken.set(this.#numbers[slot] ?? 0, before);
+    this.#slots[slot] = call;
+    this.#numbers[slot] = number;
+    this.#size++;
+  }
+
+  /** @param {number} number */
+  delete(number) {
+    const slot = number & (SLOTS - 1);
+    if (this.#numbers[slot] === number && this.#slots[slot] !== undefined) {
+      this.#slots[slot] = undefined;
+      this.#size--;
+    } else if (this.#overtaken.delete(number)) this.#size--;
+  }
+}
+
 /** @param {Uint8Array | string} chunk */
 function toBuffer(chunk) {
   if (typeof chunk === "string") return Buffer.from(chunk);

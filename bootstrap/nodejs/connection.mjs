@@ -34,6 +34,11 @@ const LOG_BACKLOG_BYTES_MAX = 4 * 1024 * 1024;
 /** One LOG frame is extended up to this size. */
 const LOG_FRAME_BYTES_MAX = 32 * 1024;
 const LOG_HEAD_BYTES = 9;
+/** Answers that are written together at most: the engine can work on the first while the handler makes more. */
+const ENDS_MAX = 8;
+/** Writes at a time, and bytes of each, that are begun for that reason: more would let a backlog grow where it is not counted. */
+const EARLY_WRITES_MAX = 8;
+const EARLY_BYTES_MAX = 65_536;
 /** Time in which a process that exits may hand over its last output, in milliseconds. */
 const FINAL_WRITE_MS_MAX = 1_000;
 
@@ -55,6 +60,8 @@ export class Outbox {
   #pieces = [];
   #piecesBytes = 0;
   #scheduled = false;
+  /** Answers that ended since the last write. */
+  #ends = 0;
   /** Where the last frame begins, if that is a LOG that can be extended; else -1. */
   #logAt = -1;
   #logStream = 0;
@@ -68,6 +75,11 @@ export class Outbox {
   /** Hands what waits to the channel; nothing here. */
   write() {
     this.take();
+  }
+
+  /** Hands it over before the turn has ended. */
+  writeEarly() {
+    this.write();
   }
 
   get waitingBytes() {
@@ -85,6 +97,7 @@ export class Outbox {
     this.#header(type, stream, flags, length, HEADER_BYTES);
     if (payload !== null && length > 0) this.#bytes(payload);
     this.#schedule();
+    if (type === frameType.end && ++this.#ends >= ENDS_MAX) this.writeEarly();
   }
 
   /**
@@ -157,6 +170,7 @@ export class Outbox {
 
   /** @returns {Buffer[]} everything that waits, in order */
   take() {
+    this.#ends = 0;
     this.#seal();
     const pieces = this.#pieces;
     this.#pieces = [];
@@ -266,7 +280,8 @@ export class Connection extends Outbox {
   #onFrame;
   /** @type {Buffer | null} */
   #partial = null;
-  #writing = false;
+  /** Writes that the socket has not finished. */
+  #writes = 0;
   /** What the socket was given and may not have written yet. @type {Buffer[]} */
   #submitted = [];
 
@@ -288,14 +303,23 @@ export class Connection extends Outbox {
 
   /** @override */
   write() {
-    if (this.#writing || this.waitingBytes === 0) return;
+    if (this.#writes === 0 && this.waitingBytes > 0) this.#submit();
+  }
+
+  /** @override */
+  writeEarly() {
+    if (this.#writes < EARLY_WRITES_MAX && this.waitingBytes <= EARLY_BYTES_MAX) this.#submit();
+  }
+
+  #submit() {
     const pieces = this.take();
-    this.#submitted = pieces;
-    this.#writing = true;
+    this.#submitted.push(...pieces);
+    this.#writes++;
     const socket = this.#socket;
     const last = pieces.length - 1;
     const written = () => {
-      this.#writing = false;
+      this.#writes--;
+      if (this.#writes > 0) return;
       this.#submitted = [];
       this.rewind();
       this.write();

@@ -1,4 +1,4 @@
-import { Call } from "./call.mjs";
+import { Call, CallTable } from "./call.mjs";
 import { Connection, LAST, Outbox, frameType } from "./connection.mjs";
 import { loadHandler } from "./load.mjs";
 import { openCodeCache } from "./code-cache.mjs";
@@ -31,8 +31,7 @@ const CAREFUL_MEMORY_BYTES_MAX = 512 * 1024 * 1024;
 
 /** @type {import("node:async_hooks").AsyncLocalStorage<Call>} */
 const current = new AsyncLocalStorage();
-/** @type {Map<number, Call>} */
-const calls = new Map();
+const calls = new CallTable();
 /** @type {Map<string, Promise<Adapter>>} */
 const adapters = new Map();
 /** @type {((call: Call) => Promise<void>) | null} */

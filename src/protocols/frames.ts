@@ -6,6 +6,7 @@ import type { Exchange } from "../core/invocation.ts";
 import { limits } from "../core/limits.ts";
 import { LAST, type FrameHeader, FrameReader, type FrameSink, Outbox, frameType } from "./frame-codec.ts";
 import { FrameStream, type StreamSender } from "./frame-stream.ts";
+import { StreamTable } from "./stream-table.ts";
 import { parseCodeCache, HeadParser, parseError, parseReady, parseSpecialised } from "./frame-json.ts";
 import type {
   Link,
@@ -28,6 +29,8 @@ type LinkState = "booting" | "ready" | "specialising" | "specialised" | "failed"
 /** Largest JSON payload that is accepted from an instance, in bytes. */
 const JSON_BYTES_MAX = 1024 * 1024;
 const LOG_HEAD_BYTES = 9;
+/** Frames that are written together at most. */
+const GATHERED_MAX = 8;
 const STREAM_NUMBER_MAX = 0xffff_ffff;
 
 interface Waiter<T> {
@@ -41,15 +44,19 @@ class FramesLink implements Link, FrameSink, StreamSender {
   readonly #clock: Clock;
   readonly #reader = new FrameReader(this);
   readonly #outbox = new Outbox();
-  readonly #streams = new Map<number, FrameStream>();
+  readonly #streams = new StreamTable<FrameStream>();
   readonly #heads = new HeadParser();
-  #latest: FrameStream | null = null;
   readonly #pings = new Map<number, (answered: boolean) => void>();
-  readonly #flush = (): void => this.#write();
+  readonly #flush = (): void => {
+    this.#flushScheduled = false;
+    this.#write();
+  };
   readonly #written = (): void => {
     if (--this.#writes === 0) this.#outbox.rewind();
   };
   #flushScheduled = false;
+  /** Frames since the last write. */
+  #gathered = 0;
   /** Writes that the channel has not finished. */
   #writes = 0;
   #state: LinkState = "booting";
@@ -104,7 +111,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
       queueMicrotask(() => stream.lost());
       return stream;
     }
-    this.#streams.set(stream.number, stream);
+    this.#streams.add(stream);
     stream.start(invocation);
     return stream;
   }
@@ -134,8 +141,12 @@ class FramesLink implements Link, FrameSink, StreamSender {
 
   // StreamSender
 
-  /** Writes what gathered once per turn of the event loop: one system call for many frames. One invocation alone waits for no others. */
+  /**
+   * Writes what gathers in a turn of the event loop together: one system call for many frames. But not all of it, or the instance would
+   * idle while this thread works and the other way round; and one invocation alone waits for no others.
+   */
   schedule(): void {
+    if (++this.#gathered >= GATHERED_MAX) this.#write();
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
     if (this.#streams.size > 1) setImmediate(this.#flush);
@@ -144,15 +155,6 @@ class FramesLink implements Link, FrameSink, StreamSender {
 
   ended(number: number): void {
     this.#streams.delete(number);
-    if (this.#latest?.number === number) this.#latest = null;
-  }
-
-  /** The frames of an answer mostly come one after the other. */
-  #stream(number: number): FrameStream | undefined {
-    if (this.#latest?.number === number) return this.#latest;
-    const stream = this.#streams.get(number);
-    if (stream !== undefined) this.#latest = stream;
-    return stream;
   }
 
   // FrameSink
@@ -173,7 +175,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
         if (length < LOG_HEAD_BYTES) return "a LOG without its head";
         return stream === 0 ? null : this.#unusedNumber(stream);
       case frameType.data:
-        return this.#unusedNumber(stream) ?? this.#stream(stream)?.dataHeader(length) ?? null;
+        return this.#unusedNumber(stream) ?? this.#streams.get(stream)?.dataHeader(length) ?? null;
       case frameType.head:
       case frameType.failed:
         if (length > JSON_BYTES_MAX) return `${length} bytes of JSON`;
@@ -188,7 +190,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
   }
 
   data(header: FrameHeader, piece: Buffer, complete: boolean): string | null {
-    this.#stream(header.stream)?.data(piece, complete && (header.flags & LAST) !== 0);
+    this.#streams.get(header.stream)?.data(piece, complete && (header.flags & LAST) !== 0);
     return null;
   }
 
@@ -212,7 +214,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
         break;
     }
     // Frames of streams that ended may cross with what ended them.
-    const stream = this.#stream(header.stream);
+    const stream = this.#streams.get(header.stream);
     if (stream === undefined) return null;
     switch (header.type) {
       case frameType.head: {
@@ -284,7 +286,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
     const source = payload[8];
     if (source !== 1 && source !== 2) return "a LOG of an unknown output";
     if (!Number.isFinite(timeMs)) return "a LOG without a time";
-    const id = this.#stream(number)?.id ?? null;
+    const id = this.#streams.get(number)?.id ?? null;
     this.#events.log(id, source === 1 ? "stdout" : "stderr", payload.subarray(LOG_HEAD_BYTES), timeMs);
     return null;
   }
@@ -301,12 +303,12 @@ class FramesLink implements Link, FrameSink, StreamSender {
         this.#numbersWrapped = true;
       }
       this.#numberLast++;
-    } while (this.#numbersWrapped && this.#streams.has(this.#numberLast));
+    } while (this.#numbersWrapped && this.#streams.get(this.#numberLast) !== undefined);
     return this.#numberLast;
   }
 
   #write(): void {
-    this.#flushScheduled = false;
+    this.#gathered = 0;
     if (this.#over() || this.#outbox.empty) return;
     const pieces = this.#outbox.take();
     this.#writes += pieces.length;
@@ -330,10 +332,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
     this.#specialised?.reject(this.#notLoaded(this.#specialisation?.handler ?? ""));
     this.#specialised = null;
     for (const answer of this.#pings.values()) answer(false);
-    const streams = [...this.#streams.values()];
-    this.#streams.clear();
-    this.#latest = null;
-    for (const stream of streams) stream.lost();
+    for (const stream of this.#streams.clear()) stream.lost();
   }
 
   #over(): boolean {

@@ -108,8 +108,9 @@ export class Http1Connection extends Timed implements ExchangeOwner {
 
   // ExchangeOwner
 
-  get ending(): boolean {
-    return this.#host.closing;
+  ending(exchange: Http1Exchange): boolean {
+    // An early answer is the last one when too much of its body is still to come.
+    return this.#host.closing || (exchange === this.#receiving && this.#bodyMissing > this.#host.unwantedBytesMax);
   }
 
   tail(closes: boolean): string {
@@ -266,8 +267,6 @@ export class Http1Connection extends Timed implements ExchangeOwner {
     this.#bodyMissing = length;
     if (length <= this.#host.wholeBodyBytesMax) this.#gathering = Buffer.allocUnsafeSlow(length);
     else {
-      // What is too much to be taken after an early answer makes that the last one.
-      if (length > this.#host.unwantedBytesMax) exchange.closes = true;
       this.#host.handle(exchange);
     }
     return 0;

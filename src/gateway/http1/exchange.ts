@@ -13,7 +13,7 @@ export interface ExchangeOwner {
   /** Lines that end a head. */
   tail(closes: boolean): string;
   /** Whether the connection is to end with this answer, for reasons of its own. */
-  readonly ending: boolean;
+  ending(exchange: Http1Exchange): boolean;
   /** Sends a part of an answer, in its turn; answers false when the client cannot take more now. */
   put(exchange: Http1Exchange, text: string, bytes: Buffer | null): boolean;
   /** The answer is complete. */
@@ -222,7 +222,7 @@ export class Http1Exchange implements EdgeRequest, RequestBody, GatewayResponse 
 
   #headText(head: AnswerHead): string {
     const text = `${renderHead(head)}${REQUEST_ID}${this.id}\r\n`;
-    if (head.closes || this.#owner.ending) this.closes = true;
+    if (head.closes || this.#owner.ending(this)) this.closes = true;
     return text;
   }
 }

@@ -40,7 +40,7 @@ const TARGET = /^\/[A-Za-z0-9\-._~!$&'()*+,;=:@/?%]*$/;
 const BAD_PERCENT = /%(?![0-9A-Fa-f]{2})/;
 /** One line: a token, a colon at once, a value without control characters. */
 const LINE = /([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)\r\n/y;
-const HOST = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?$/;
+const HOST = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._]+)(?::[0-9]{0,5})?$/;
 const LENGTH = /^(?:0|[1-9][0-9]{0,14})$/;
 /** What a head looks like as far as it has come: text, and line ends that are whole. */
 const BEGINNING = /^[A-Z](?:[\t\x20-\x7e\x80-\xff]|\r\n)*\r?$/;

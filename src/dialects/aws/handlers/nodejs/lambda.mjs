@@ -68,7 +68,10 @@ export function adapt(handler, instance) {
 
 /** @param {Instance} instance @param {() => Call} makeCall */
 export async function rehearse(instance, makeCall) {
-  const handler = async () => ({ statusCode: 200, body: "ok" });
+  const handler = select({ handler: async () => ({ statusCode: 200, body: "ok" }) }, null, { explicit: false });
+  if (handler === null) return;
+  callsBack(handler);
+  setVariables(instance, {});
   await rehearsed(handler, instance)(makeCall());
 }
 
@@ -82,9 +85,8 @@ function rehearsed(handler, instance) {
   };
 }
 
-/** @param {Instance} instance */
-function setVariables(instance) {
-  const { env } = process;
+/** @param {Instance} instance @param {Record<string, string | undefined>} [env] */
+function setVariables(instance, env = process.env) {
   env["AWS_LAMBDA_FUNCTION_NAME"] ??= instance.function.name;
   env["AWS_LAMBDA_FUNCTION_VERSION"] ??= String(instance.function.version);
   env["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] ??= String(Math.round(instance.memoryBytesMax / 1_048_576));

@@ -129,13 +129,18 @@ export function installWebGlobals() {
   if (installed) return;
   installed = true;
   if (!loadsLater) theNatives();
-  // Assigned: to look at what is there, or to define it anew, would load it.
-  for (const name of NAMES) Object.assign(globalThis, { [name]: lights[name] });
+  putLights(globalThis);
+}
+
+/** Assigned: to look at what is there, or to define it anew, would load it. @param {object} target */
+function putLights(target) {
+  for (const name of NAMES) Object.assign(target, { [name]: lights[name] });
 }
 
 /** Has everything ready that can be, without putting anything in place. */
 export function rehearseWebGlobals() {
   if (!loadsLater) theNatives();
+  putLights({});
 }
 
 /** Node's own classes, made kin of the light ones. @returns {Globals} */

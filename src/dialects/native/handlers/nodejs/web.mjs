@@ -100,7 +100,10 @@ export async function rehearse(instance, makeCall) {
     },
   ];
   rehearseWebGlobals();
-  for (const handler of handlers) await server(handler, instance)(makeCall());
+  for (const handler of handlers) {
+    const selected = select({ default: handler }, null, { explicit: false });
+    if (selected !== null) await server(selected, instance)(makeCall());
+  }
 }
 
 /** What a web handler is told beside the request. */
