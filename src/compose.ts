@@ -56,10 +56,10 @@ const RETENTION_INTERVAL_MS = 10 * 60_000;
 const ASYNC_IN_FLIGHT_MAX = 64;
 const LAUNCHES_AHEAD = 4;
 const SPARES_MIN = 2;
-const SPARES_MAX = 64;
+const SPARES_MAX = 72;
 /** Spare sandboxes of one runtime may take this share of the memory budget, at so many bytes each. */
 const SPARES_MEMORY_SHARE = 0.05;
-const SPARE_BYTES = 16 * 1024 * 1024;
+const SPARE_BYTES = 12 * 1024 * 1024;
 
 /** Adapters in the order in which `auto` tries them. */
 const ADAPTERS: readonly { readonly dialect: string; readonly adapters: HandlerAdapters }[] = [
@@ -100,6 +100,8 @@ export async function compose(base: Base): Promise<Composition> {
   const codeCaches = await CodeCaches.open({ directory: join(dataDirectory, "packages", "compiled") });
   const catalogue = await Catalogue.open(store);
   const prepareCode = codePreparer(packages, runtimes);
+  const codeCacheOf = (version: Version): string | null => codeCaches.find(version);
+  const prepareVersion = versionPreparer({ prepareCode, secrets, codeCacheOf });
   const engine = new Engine({
     clock,
     limits,
@@ -112,7 +114,7 @@ export async function compose(base: Base): Promise<Composition> {
       target: `${insidePaths.handlers}/${dialect}`,
     })),
     network: "host",
-    prepareVersion: versionPreparer({ prepareCode, secrets, codeCacheOf: (version) => codeCaches.find(version) }),
+    prepareVersion,
     keepCodeCache: (version, files) => codeCaches.keep(version, files),
     onFinished: (activation) => journal.activation(activation),
     onLog: (record) => journal.line(record),
@@ -141,6 +143,7 @@ export async function compose(base: Base): Promise<Composition> {
     runtimes,
     logger,
     supervise,
+    prepareVersion,
     prepareCode,
     models: (language) => ADAPTERS.flatMap(({ adapters }) => adapters.models[language] ?? []),
   };
@@ -262,6 +265,7 @@ function openRuntimes(dataDirectory: string, config: Config): ReadonlyMap<string
     name: "python3",
     bootstrapFolder: bootstrap("python"),
     handlerFolders: ADAPTERS.map(({ adapters }) => adapters.folder),
+    adapters: adaptersOf("python"),
     searchPath: config.environment["PATH"] ?? "",
   });
   const all = [node("nodejs26.x"), node("nodejs24.x"), node("nodejs22.x"), python];

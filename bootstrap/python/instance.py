@@ -19,13 +19,15 @@ from . import frames, output
 from .channel import Channel
 from .failure import LoadFailure, report
 from .invocation import Invocation
-from .load import load_handler, prepare_process
+from .load import load_handler, prepare_process, rehearse
 from .signature import is_async
 from .sync_runner import SyncRunner
 from .watch import Watch
 
 # The engine waits 2 s after SHUTDOWN; what has not ended by then is cut off here, cleanly.
 LEAVE_S = 1.8
+# A process that is wanted at once is specialised at once; a spare has the time to rehearse.
+REHEARSAL_DELAY_MS = 10
 # Exit status when the engine broke the rules of the wire.
 BROKEN_RULES_STATUS = 76
 
@@ -66,10 +68,13 @@ class Instance:
 
     # The main thread.
 
-    def live(self):
+    def live(self, adapters=()):
+        """`adapters`: paths of those to load while nothing comes."""
         signal(SIGINT, SIG_IGN)
         output.install(self.channel)
         gc.disable()
+        if not self.channel.readable(REHEARSAL_DELAY_MS):
+            rehearse(adapters)
         while self._specialisation is None and not self.stopping:
             self.channel.readable()
             self.pump()

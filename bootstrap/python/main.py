@@ -16,7 +16,8 @@ def main():
     open_package(__file__.rpartition("/")[0])
     from koine_bootstrap.instance import Instance
 
-    Instance(CHANNEL).live()
+    adapters, sys.argv[1:] = sys.argv[1:], []
+    Instance(CHANNEL).live(adapters)
 
 
 def announce():

@@ -178,7 +178,7 @@ export class Engine {
     const { runtime: runtimeName } = version.spec;
     const runtime = this.#runtime(runtimeName);
     const functionSlots = this.#functionSlots(version);
-    const spares = this.#sparesOf(runtimeName) ?? new SparePool(this.#parts, runtime);
+    const spares = this.#sparesOf(runtimeName) ?? new SparePool(this.#parts, runtime, () => this.#node.starting > 0);
     const pool = new InstancePool(this.#parts, { version, runtime, spares, functionSlots, node: this.#node });
     functionSlots.pools.add(pool);
     this.#pools.set(key, pool);
@@ -214,7 +214,7 @@ export class Engine {
     if (existing !== undefined) return existing;
     const runtime = this.#parts.runtimes.get(runtimeName);
     if (runtime === undefined) return null;
-    const spares = new SparePool(this.#parts, runtime);
+    const spares = new SparePool(this.#parts, runtime, () => this.#node.starting > 0);
     this.#spares.set(runtimeName, spares);
     return spares;
   }

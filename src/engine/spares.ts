@@ -14,6 +14,7 @@ interface Boot {
 
 /** How long after a cold start spares are refilled: a spare costs the platform's thread a millisecond or two, which the answer needs. */
 const REFILL_DELAY_MS = 20;
+const REFILL_DELAYS_MAX = 25;
 /** After its boot a spare rehearses by itself what it can. */
 const REHEARSAL_MS = 300;
 const REHEARSAL_ANSWER_MS_MAX = 10_000;
@@ -25,6 +26,7 @@ const REHEARSAL_ANSWER_MS_MAX = 10_000;
 export class SparePool {
   readonly #parts: EngineParts;
   readonly #runtime: Runtime;
+  readonly #isStarting: () => boolean;
   readonly #rate = new BurstRate();
   /** The oldest first: it has had the most time to rehearse. */
   readonly #ready: Booted[] = [];
@@ -35,9 +37,11 @@ export class SparePool {
   #attachable = true;
   #cancelRefill: (() => void) | null = null;
 
-  constructor(parts: EngineParts, runtime: Runtime) {
+  /** @param isStarting whether somebody waits for an instance to start, of any runtime */
+  constructor(parts: EngineParts, runtime: Runtime, isStarting: () => boolean) {
     this.#parts = parts;
     this.#runtime = runtime;
+    this.#isStarting = isStarting;
   }
 
   get length(): number {
@@ -67,9 +71,13 @@ export class SparePool {
     return null;
   }
 
-  /** Brings the number of spares to what is wanted, in a moment. */
-  refillSoon(): void {
-    this.#cancelRefill ??= this.#parts.clock.after(REFILL_DELAY_MS, () => this.refill());
+  /** Brings the number of spares to what is wanted when those who wait have been served, or have waited long anyway. */
+  refillSoon(delays: number = REFILL_DELAYS_MAX): void {
+    this.#cancelRefill ??= this.#parts.clock.after(REFILL_DELAY_MS, () => {
+      this.#cancelRefill = null;
+      if (delays > 0 && this.#isStarting()) this.refillSoon(delays - 1);
+      else this.refill();
+    });
   }
 
   /** Brings the number of spares to what is wanted now. */

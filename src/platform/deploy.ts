@@ -69,6 +69,8 @@ export async function deploy(
       await parts.engine.warm(version, options.signal);
     }
     options.onProgress("publishing", `publishing version ${version.number}`);
+    // Its first call then finds at hand what it needs.
+    await parts.prepareVersion(version, options.signal);
     const record = await publishVersion(parts, before, version, options.live);
     return { change: before === null ? "created" : "updated", record, version };
   });

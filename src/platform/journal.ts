@@ -7,13 +7,12 @@ const FOLLOW_PAGE = 1_000;
 const GATHER_MS = 40;
 
 /**
- * Activations and log lines on their way to the store: gathered per loop turn, never awaited by an invocation; followers are woken
+ * Activations and log lines on their way to the store: lines are gathered per loop turn, nothing is awaited by an invocation; followers are woken
  * and read the store, so that nothing is shown twice or left out.
  */
 export class Journal {
   readonly #log: ActivationLog;
   readonly #limits: Limits;
-  #activations: Activation[] = [];
   #lines: LogRecord[] = [];
   #scheduled = false;
   readonly #followers = new Set<() => void>();
@@ -24,8 +23,8 @@ export class Journal {
   }
 
   activation(activation: Activation): void {
-    this.#activations.push(activation);
-    this.#schedule();
+    // The log packs it at once; keeping it until the end of the turn would only cost memory.
+    this.#log.append([activation], []);
   }
 
   line(record: LogRecord): void {
@@ -98,11 +97,9 @@ export class Journal {
 
   #handOver(): void {
     this.#scheduled = false;
-    if (this.#activations.length === 0 && this.#lines.length === 0) return;
-    const hadLines = this.#lines.length > 0;
-    this.#log.append(this.#activations, this.#lines);
-    this.#activations = [];
+    if (this.#lines.length === 0) return;
+    this.#log.append([], this.#lines);
     this.#lines = [];
-    if (hadLines) for (const notify of this.#followers) notify();
+    for (const notify of this.#followers) notify();
   }
 }

@@ -2,6 +2,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Version } from "../core/function.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Logger, Supervise } from "../core/telemetry.ts";
+import type { EngineParts } from "../engine/parts.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
 import type { Store } from "../store/store.ts";
@@ -27,6 +28,8 @@ export interface PlatformParts {
   readonly models: ModelsOf;
   readonly logger: Logger;
   readonly supervise: Supervise;
+  /** Gathers what an instance of a version needs on this node, secrets included, and keeps it at hand. */
+  prepareVersion: EngineParts["prepareVersion"];
   /** Brings a version's code, with its dependencies, to this node. */
   prepareCode(
     version: Version,

@@ -12,6 +12,8 @@ export interface PythonRuntimeOptions {
   readonly bootstrapFolder: string;
   /** Folders with adapters (`<folder>/python/*.py`), compiled beside the bootstrap when this user may write there. */
   readonly handlerFolders?: readonly string[];
+  /** The language's adapters, as paths inside, which a sandbox that waits loads ahead. */
+  readonly adapters?: readonly { readonly path: string }[];
   /** The machine's PATH. */
   readonly searchPath: string;
   /** Settings of pip for builds: `PIP_INDEX_URL` and such. */
@@ -82,7 +84,14 @@ async function prepare(options: PythonRuntimeOptions, signal: AbortSignal): Prom
   ];
   return {
     // Without -I and -S the machine's settings and packages would reach into functions, and booting would take four times as long.
-    command: [interpreter.executable, "-I", "-S", "-B", join(bootstrap, "main.py")],
+    command: [
+      interpreter.executable,
+      "-I",
+      "-S",
+      "-B",
+      join(bootstrap, "main.py"),
+      ...(options.adapters ?? []).map(({ path }) => path),
+    ],
     environment: { PYTHONDONTWRITEBYTECODE: "1", LANG: "C.UTF-8" },
     mounts,
     overheadBytes: OVERHEAD_BYTES,

@@ -22,7 +22,7 @@ export interface Mount {
 }
 
 export interface SandboxRequest {
-  /** Unique on this machine; names the cgroup. */
+  /** Unique on this machine. */
   readonly id: string;
   /** Absolute paths inside, then arguments. */
   readonly command: readonly string[];

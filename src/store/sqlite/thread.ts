@@ -6,7 +6,7 @@ import { CLOSE, toWire, type Request, type Response, type Started, type ThreadOp
 
 /** Calls that share one transaction at most; more would let the first wait too long. */
 const TRANSACTION_REQUESTS_MAX = 2_048;
-const JOURNAL_NICENESS = 5;
+const JOURNAL_NICENESS = 19;
 
 // This file is what a thread runs, so starting is what importing it is for.
 if (parentPort !== null) start(parentPort, workerData as ThreadOpening);
