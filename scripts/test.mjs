@@ -21,8 +21,8 @@ const checks = [
   { name: "format", command: ["oxfmt", "--check"] },
 ];
 const suites = [
-  { name: "unit", files: ["src/**/*.test.ts", "test/*.test.ts"], concurrency: 2, timeoutMs: 120_000 },
-  { name: "instances", files: ["test/instances/*.test.ts"], concurrency: 2, timeoutMs: 180_000 },
+  { name: "unit", files: ["src/**/!(*.real).test.ts", "test/*.test.ts"], concurrency: 2, timeoutMs: 120_000 },
+  { name: "instances", files: ["src/**/*.real.test.ts", "test/instances/*.test.ts"], concurrency: 2, timeoutMs: 180_000 },
   { name: "system", files: ["test/system/**/*.test.ts"], concurrency: 1, timeoutMs: 300_000 },
 ];
 

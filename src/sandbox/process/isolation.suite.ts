@@ -21,7 +21,7 @@ import { openProcessDriver } from "./driver.ts";
 import { isMachineRoot } from "./identity.ts";
 
 /**
- * Run by driver.test.ts in processes of different rights, as a driver's abilities depend on who the platform is. Whether its mount
+ * Run by driver.real.test.ts in processes of different rights, as a driver's abilities depend on who the platform is. Whether its mount
  * namespace is private is said by the environment.
  */
 const privateMounts = process.env["KOINE_TEST_PRIVATE_MOUNTS"] === "1";
