@@ -22,7 +22,12 @@ const checks = [
 ];
 const suites = [
   { name: "unit", files: ["src/**/!(*.real).test.ts", "test/*.test.ts"], concurrency: 2, timeoutMs: 120_000 },
-  { name: "instances", files: ["src/**/*.real.test.ts", "test/instances/*.test.ts"], concurrency: 2, timeoutMs: 180_000 },
+  {
+    name: "instances",
+    files: ["src/**/*.real.test.ts", "test/instances/*.test.ts"],
+    concurrency: 2,
+    timeoutMs: 180_000,
+  },
   { name: "system", files: ["test/system/**/*.test.ts"], concurrency: 1, timeoutMs: 300_000 },
 ];
 
