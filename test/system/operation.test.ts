@@ -223,6 +223,7 @@ test(
 );
 
 test("Ctrl-C lets running calls end, takes no more, and exits with 0", async () => {
+  startedAtMs = Date.now();
   const running = call(platform, "slow?ms=1500");
   const accepted = await send(platform, "/fn/slow?ms=1200", { headers: { prefer: "respond-async" } });
   await begun("slow", 2);
