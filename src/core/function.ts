@@ -21,7 +21,13 @@ export interface FunctionRef {
 /** Who may call a function over HTTP once the platform has authentication: holders of a token, or everybody. */
 export type InvokeAccess = "token" | "public";
 
-/** What the user asked for. Immutable once it belongs to a Version. */
+/**
+ * How much of the network code in a sandbox can reach. `none`: nothing. `egress`: out to the internet and to what a list allows, never to the machine
+ * itself, the platform, or private ranges. `host`: everything the machine can.
+ */
+export type NetworkMode = "none" | "egress" | "host";
+
+/** What the user asked for. Immutable once it belongs to a Version. Fields that are absent came later than the version, or were not asked for. */
 export interface FunctionSpec {
   readonly code: Digest;
   /** A name from the runtime catalogue, such as `nodejs26.x`. */
@@ -42,6 +48,16 @@ export interface FunctionSpec {
   /** Idle time after which an instance is stopped; null: the platform's choice. */
   readonly idleTimeoutMs: number | null;
   readonly access: InvokeAccess;
+  /** Absent: the platform's choice. */
+  readonly network?: NetworkMode;
+  /** Share of the processors, 1 = one core. Absent: in proportion to others that want it. */
+  readonly cpuCores?: number;
+  /** The wire protocol that the function's own program speaks: `http`, `stdio`, `lambda-runtime-api`, `action-proxy`. Absent: the runtime's bootstrap speaks ours. */
+  readonly protocol?: string;
+  /** Program and arguments, paths inside the sandbox; for runtimes that launch what the package or image brings. Absent: what the runtime or the image says. */
+  readonly command?: readonly string[];
+  /** The image that holds the code, pinned: `registry/name@sha256:…`; `code` is then the image's digest. */
+  readonly image?: string;
   /** The dialect it was deployed with. */
   readonly dialect: string;
   readonly description: string;

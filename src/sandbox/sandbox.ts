@@ -1,7 +1,7 @@
-import type { Duplex, Readable } from "node:stream";
+import type { Duplex, Readable, Writable } from "node:stream";
+import type { NetworkMode } from "../core/function.ts";
 
-/** How much of the network code in a sandbox can reach. `host`: everything the machine can. */
-export type NetworkMode = "none" | "host";
+export type { NetworkMode } from "../core/function.ts";
 
 export interface SandboxLimits {
   readonly memoryBytesMax: number;
@@ -30,6 +30,8 @@ export interface SandboxRequest {
   readonly mounts: readonly Mount[];
   readonly limits: SandboxLimits;
   readonly network: NetworkMode;
+  /** The image whose file system it gets, pinned by digest; only for drivers of images. `command` may then be empty: the image's own. */
+  readonly image?: string;
   /** Working directory inside. */
   readonly cwd?: string;
   /** Whether code is attached after the start: then `Attachable.attach` must work on the result, where the driver has that ability. */
@@ -71,6 +73,42 @@ export interface Hurriable {
   hurry(): void;
 }
 
+/**
+ * Optional ability: ports on the loopback interface inside can be used from outside, whatever the network mode, without anything being
+ * reachable from anywhere else.
+ */
+export interface Reachable {
+  /** Connects to what listens inside. Rejects with the system's error (`ECONNREFUSED` while nobody listens). */
+  connect(port: number, signal: AbortSignal): Promise<Duplex>;
+  /** Listens inside; what connects there comes to `onConnection`. 0 takes a free port. Ends with the sandbox. */
+  listen(port: number, onConnection: (connection: Duplex) => void): Promise<PortInside>;
+}
+
+export interface PortInside extends AsyncDisposable {
+  readonly port: number;
+}
+
+/** Optional ability: further programs can be run in a sandbox, under its limits and isolation. */
+export interface Executes {
+  execute(request: ExecuteRequest, signal: AbortSignal): Promise<Execution>;
+}
+
+export interface ExecuteRequest {
+  /** Absolute path inside, then arguments. */
+  readonly command: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+}
+
+export interface Execution {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  /** Resolves once, when the program has ended. */
+  readonly ended: Promise<{ readonly exitCode: number | null; readonly signal: string | null }>;
+  kill(): void;
+}
+
 /** Optional ability: a sandbox can be kept from using any processor time. */
 export interface Freezable {
   freeze(): Promise<void>;
@@ -92,6 +130,14 @@ export interface PathMapped {
 
 export function isPathMapped(sandbox: Sandbox): sandbox is Sandbox & PathMapped {
   return "toOutside" in sandbox;
+}
+
+export function isReachable(sandbox: Sandbox): sandbox is Sandbox & Reachable {
+  return "connect" in sandbox && "listen" in sandbox;
+}
+
+export function isExecutes(sandbox: Sandbox): sandbox is Sandbox & Executes {
+  return "execute" in sandbox;
 }
 
 export function isFreezable(sandbox: Sandbox): sandbox is Sandbox & Freezable {
