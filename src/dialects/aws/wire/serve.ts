@@ -1,0 +1,328 @@
+import { z } from "zod";
+import { KoineError } from "../../../core/errors.ts";
+import { limits } from "../../../core/limits.ts";
+import type { Logger, Supervise } from "../../../core/telemetry.ts";
+import { AnswerHead, type GatewayRequest } from "../../dialect.ts";
+import { wholeOf } from "../../request-body.ts";
+import { AwsError, toAwsError } from "./error.ts";
+import { readForm } from "./form.ts";
+import type { Identities, Policies } from "./identity.ts";
+import type { CallContext, Operation, OperationAnswer, Principal, Service, ServiceProtocol } from "./service.ts";
+import { readSignature, sha256, type Signature, type SignedRequest, verifySignature } from "./sigv4.ts";
+import { escapeXml, writeXml, type XmlValue } from "./xml.ts";
+
+export interface ServeParts {
+  readonly services: readonly Service[];
+  readonly identities: Identities;
+  readonly policies: Policies;
+  readonly nowMs: () => number;
+  readonly supervise: Supervise;
+  readonly logger: Logger;
+}
+
+const DEFAULT_REGION = "us-east-1";
+/** Paths of Lambda's API begin with the date of a version. */
+const DATED_PATH = /^\/20\d\d-\d\d-\d\d\//;
+
+/** Which operation a request asks for, in which protocol. */
+interface Asked {
+  readonly service: Service;
+  readonly protocol: ServiceProtocol;
+  readonly operation: Operation;
+  readonly input: Readonly<Record<string, unknown>>;
+}
+
+/** Takes requests of the SDKs apart, finds out who asks, runs the operation and writes the answer in the protocol of the request. */
+export class AwsEndpoint {
+  readonly #parts: ServeParts;
+  readonly #byTarget: ReadonlyMap<string, Service>;
+  readonly #byVersion: ReadonlyMap<string, Service>;
+  readonly #byName: ReadonlyMap<string, Service>;
+
+  constructor(parts: ServeParts) {
+    this.#parts = parts;
+    const { services } = parts;
+    this.#byName = new Map(services.map((service) => [service.name, service]));
+    this.#byTarget = new Map(
+      services.flatMap((service) => (service.target === null ? [] : [[service.target, service]])),
+    );
+    this.#byVersion = new Map(
+      services.flatMap((service) => (service.queryVersion === null ? [] : [[service.queryVersion, service]])),
+    );
+  }
+
+  /** Answers false for requests that no SDK of this dialect sends. Cheap: it is asked on every request that others left. */
+  handle(request: GatewayRequest): boolean {
+    if (!isForUs(request)) return false;
+    this.#parts.supervise("answer a call of the dialect's API", this.#serve(request));
+    return true;
+  }
+
+  async #serve(request: GatewayRequest): Promise<void> {
+    const gone = new AbortController();
+    request.response.listener = { flowed: () => {}, left: () => gone.abort() };
+    let asked: Asked | null = null;
+    try {
+      const body = await wholeOf(request.body, limits.requestBodyBytesMax, "a call of the API");
+      const signed = signedRequest(request);
+      const claim = readSignature(signed);
+      asked = this.#asked(request, claim, body);
+      const principal = await this.#identify(request, { claim, signed, body });
+      const context: CallContext = {
+        principal,
+        region: claim?.region ?? DEFAULT_REGION,
+        requestId: request.id,
+        nowMs: this.#parts.nowMs(),
+        request,
+        body,
+        signal: gone.signal,
+      };
+      const { operation } = asked;
+      const input = parse(operation, asked.input);
+      await this.#authorize(operation, input, context);
+      const answer = await operation.run(input, context);
+      if (answer !== null) respond(request, asked, answer);
+    } catch (thrown) {
+      if (gone.signal.aborted) return;
+      const error = toAwsError(thrown);
+      if (error.status >= 500)
+        this.#parts.logger.log("error", "a call failed", {
+          requestId: request.id,
+          error: String(error.cause ?? error),
+        });
+      respondAwsError(request, error, asked);
+    }
+  }
+
+  #asked(request: GatewayRequest, claim: Signature | null, body: Buffer): Asked {
+    const target = request.headers.get("x-amz-target");
+    if (target !== undefined) return this.#byTargetHeader(target, body);
+    const named = claim === null ? undefined : this.#byName.get(claim.service);
+    const isForm = request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
+    const query = request.query.replace(/^\?/, "");
+    if (isForm || (request.method === "GET" && new URLSearchParams(query).has("Action")))
+      return this.#byForm(isForm ? `${query}&${body.toString("utf8")}` : query, named);
+    const service = named ?? this.#parts.services.find(({ route }) => route(request.method, request.path) !== null);
+    const found = service?.route(request.method, request.path) ?? null;
+    const operation = found === null ? undefined : service?.operations.get(found.operation);
+    if (service === undefined || found === null || operation === undefined) {
+      const what = claim === null ? "" : ` of service '${claim.service}'`;
+      throw new AwsError(
+        "UnknownOperationException",
+        `There is no operation${what} at ${request.method} ${request.path}.`,
+        {
+          status: 404,
+        },
+      );
+    }
+    const input = { ...queryMembers(query), ...jsonMembers(request, body), ...found.parameters };
+    return { service, protocol: "rest-json", operation, input };
+  }
+
+  #byTargetHeader(target: string, body: Buffer): Asked {
+    const dot = target.lastIndexOf(".");
+    const service = this.#byTarget.get(target.slice(0, dot));
+    const operation = service?.operations.get(target.slice(dot + 1));
+    if (service === undefined || operation === undefined)
+      throw new AwsError("UnknownOperationException", `There is no operation '${target}'.`, { status: 400 });
+    return { service, protocol: "json", operation, input: parseJson(body) };
+  }
+
+  #byForm(text: string, named: Service | undefined): Asked {
+    const form = readForm(text);
+    const version = typeof form["Version"] === "string" ? form["Version"] : "";
+    const service = this.#byVersion.get(version) ?? named;
+    const name = typeof form["Action"] === "string" ? form["Action"] : "";
+    const operation = service?.operations.get(name);
+    if (service === undefined || operation === undefined)
+      throw new AwsError("InvalidAction", `The action ${name} is not valid for this endpoint.`, { status: 400 });
+    const { Action: _action, Version: _version, ...input } = form;
+    return { service, protocol: "query", operation, input };
+  }
+
+  async #identify(
+    request: GatewayRequest,
+    {
+      claim,
+      signed,
+      body,
+    }: { readonly claim: Signature | null; readonly signed: SignedRequest; readonly body: Buffer },
+  ): Promise<Principal> {
+    const { identities, nowMs } = this.#parts;
+    const isLocal = request.caller !== null && !request.caller.byToken;
+    if (claim === null) {
+      if (isLocal && !identities.configured) return identities.local(null);
+      throw new AwsError("MissingAuthenticationToken", "The request must be signed with an access key.", {
+        status: 403,
+      });
+    }
+    const holder = await identities.find(claim.accessKeyId, claim.sessionToken);
+    if (holder === null) {
+      if (isLocal && !identities.configured) return identities.local(claim.accessKeyId);
+      throw new AwsError("UnrecognizedClientException", "The security token included in the request is invalid.", {
+        status: 403,
+      });
+    }
+    verifySignature(claim, signed, {
+      secretAccessKey: holder.secretAccessKey,
+      bodyDigest: sha256(body),
+      nowMs: nowMs(),
+    });
+    return holder.principal;
+  }
+
+  async #authorize(operation: Operation, input: unknown, context: CallContext): Promise<void> {
+    if (operation.action === null) return;
+    const refusal = await this.#parts.policies.refusal({
+      principal: context.principal,
+      action: operation.action,
+      resource: operation.resource(input, context),
+      conditions: { "aws:PrincipalArn": context.principal.arn, "aws:PrincipalAccount": context.principal.accountId },
+    });
+    if (refusal !== null) throw new AwsError("AccessDeniedException", refusal, { status: 403 });
+  }
+}
+
+function isForUs(request: GatewayRequest): boolean {
+  const { headers, path } = request;
+  return (
+    DATED_PATH.test(path) ||
+    headers.get("authorization")?.startsWith("AWS4-HMAC-SHA256") === true ||
+    headers.get("x-amz-target") !== undefined ||
+    request.query.includes("X-Amz-Algorithm=") ||
+    (request.method === "POST" &&
+      headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true &&
+      /^\/(?:\d{12}\/[^/]+)?$/.test(path))
+  );
+}
+
+function signedRequest(request: GatewayRequest): SignedRequest {
+  const { method, path, query, headers } = request;
+  return { method, path, query: query.replace(/^\?/, ""), header: (name) => headers.get(name) };
+}
+
+/** Members that travel in the query; a name that stands there more than once is a list. */
+function queryMembers(query: string): Record<string, unknown> {
+  const members: Record<string, unknown> = {};
+  const parameters = new URLSearchParams(query);
+  for (const name of new Set(parameters.keys())) {
+    if (name.startsWith("X-Amz-")) continue;
+    const all = parameters.getAll(name);
+    members[name] = all.length === 1 ? all[0] : all;
+  }
+  return members;
+}
+
+/** A body that is JSON; of operations with raw payloads it is left alone, whatever it claims to be. */
+function jsonMembers(request: GatewayRequest, body: Buffer): Record<string, unknown> {
+  if (body.length === 0 || /\/(?:invocations|invoke-async\/?|response-streaming-invocations)$/.test(request.path))
+    return {};
+  return parseJson(body);
+}
+
+function parseJson(body: Buffer): Record<string, unknown> {
+  if (body.length === 0) return {};
+  try {
+    const parsed: unknown = JSON.parse(body.toString("utf8"));
+    if (typeof parsed === "object" && parsed !== null && !Array.isArray(parsed))
+      return parsed as Record<string, unknown>;
+  } catch {
+    // Told below.
+  }
+  throw new AwsError("SerializationException", "The body is not a JSON object.");
+}
+
+function parse(operation: Operation, input: Readonly<Record<string, unknown>>): unknown {
+  const parsed = operation.input.safeParse(input);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(
+    (issue) => `Value at '${issue.path.join(".") || operation.name}' failed to satisfy constraint: ${issue.message}`,
+  );
+  const count = `${problems.length} validation error${problems.length === 1 ? "" : "s"} detected`;
+  const cause = new KoineError("invalid-request", { detail: z.prettifyError(parsed.error) });
+  throw new AwsError("ValidationException", `${count}: ${problems.join("; ")}`, { cause });
+}
+
+const REQUEST_ID = "x-amzn-RequestId";
+
+function respond(
+  request: GatewayRequest,
+  { service, protocol, operation }: Asked,
+  answer: NonNullable<OperationAnswer>,
+): void {
+  const { status = 200, body, headers = [] } = answer;
+  const sent = [...headers, REQUEST_ID, request.id];
+  switch (protocol) {
+    case "rest-json":
+      request.response.send(
+        new AnswerHead(status, body === null ? sent : [...sent, "Content-Type", "application/json"]),
+        body === null ? null : JSON.stringify(body),
+      );
+      return;
+    case "json":
+      request.response.send(
+        new AnswerHead(status, [...sent, "Content-Type", jsonType(request)]),
+        body === null ? null : JSON.stringify(body),
+      );
+      return;
+    case "query": {
+      const { name } = operation;
+      const result =
+        body === null ? "" : `<${name}Result>${writeXml(body as Readonly<Record<string, XmlValue>>)}</${name}Result>`;
+      const metadata = `<ResponseMetadata><RequestId>${request.id}</RequestId></ResponseMetadata>`;
+      const namespace = service.xmlNamespace === null ? "" : ` xmlns="${service.xmlNamespace}"`;
+      const xml = `<?xml version="1.0"?>\n<${name}Response${namespace}>${result}${metadata}</${name}Response>`;
+      request.response.send(new AnswerHead(status, [...sent, "Content-Type", "text/xml"]), xml);
+      return;
+    }
+    default:
+      protocol satisfies never;
+  }
+}
+
+/** An error in the protocol of the request; where that is not known, JSON. Breaks the connection when an answer has begun. */
+export function respondAwsError(
+  request: GatewayRequest,
+  error: AwsError,
+  asked: { readonly service: Service; readonly protocol: ServiceProtocol } | null,
+): void {
+  if (request.response.begun) {
+    request.response.abort();
+    return;
+  }
+  const isForm = request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
+  const protocol = asked?.protocol ?? (isForm ? "query" : "rest-json");
+  if (protocol === "query") {
+    const code = asked?.service.queryErrors?.[error.code] ?? error.code;
+    const detail = `<Type>${error.type}</Type><Code>${escapeXml(code)}</Code><Message>${escapeXml(error.message)}</Message>`;
+    const namespace = asked?.service.xmlNamespace == null ? "" : ` xmlns="${asked.service.xmlNamespace}"`;
+    const xml = `<?xml version="1.0"?>\n<ErrorResponse${namespace}><Error>${detail}</Error><RequestId>${request.id}</RequestId></ErrorResponse>`;
+    send(request, error, { headers: [], type: "text/xml", body: xml });
+  } else if (protocol === "json") {
+    const legacy = asked?.service.queryErrors?.[error.code];
+    const headers = legacy === undefined ? [] : ["x-amzn-query-error", `${legacy};${error.type}`];
+    const body = JSON.stringify({ __type: error.code, message: error.message, ...error.members });
+    send(request, error, { headers, type: jsonType(request), body });
+  } else {
+    const body = JSON.stringify({
+      Type: error.type === "Sender" ? "User" : "Service",
+      Message: error.message,
+      ...error.members,
+    });
+    send(request, error, { headers: ["x-amzn-ErrorType", error.code], type: "application/json", body });
+  }
+}
+
+function send(
+  request: GatewayRequest,
+  error: AwsError,
+  answer: { readonly headers: readonly string[]; readonly type: string; readonly body: string },
+): void {
+  const headers = [...answer.headers, REQUEST_ID, request.id, "Content-Type", answer.type];
+  request.response.send(new AnswerHead(error.status, headers, { closes: error.status === 413 }), answer.body);
+}
+
+function jsonType(request: GatewayRequest): string {
+  const type = request.headers.get("content-type") ?? "";
+  return /^application\/x-amz-json-1\.[01]/.exec(type)?.[0] ?? "application/x-amz-json-1.0";
+}
