@@ -10,7 +10,7 @@ import { KoineError } from "./core/errors.ts";
 import type { Version } from "./core/function.ts";
 import { limits } from "./core/limits.ts";
 import { type Logger, type Supervise, Telemetry } from "./core/telemetry.ts";
-import { awsAdapters } from "./dialects/aws/aws.ts";
+import { awsAdapters, createAwsDialect } from "./dialects/aws/aws.ts";
 import type { HandlerAdapters } from "./dialects/dialect.ts";
 import { createNativeDialect, nativeAdapters } from "./dialects/native/native.ts";
 import { Engine } from "./engine/engine.ts";
@@ -159,8 +159,9 @@ export async function compose(base: Base): Promise<Composition> {
     memoryBudgetBytes: config.memoryBudgetBytes,
     doctor: () => driver.inspect(),
   });
+  const aws = await createAwsDialect(platform, vault);
   const openapi = (): Readonly<Record<string, unknown>> => native.openapi?.() ?? {};
-  const gateway = new Gateway({ access, dialects: [native], telemetry, logger, limits, openapi });
+  const gateway = new Gateway({ access, dialects: [native, aws], telemetry, logger, limits, openapi });
   const stopRetention = keepRetention(platform);
   engine.useRuntimes(catalogue.runtimesInUse());
   // In the reverse order, and each of them even when another fails, or the process would stay for ever.
