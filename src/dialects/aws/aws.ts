@@ -5,6 +5,11 @@ import type { Dialect, HandlerAdapters } from "../dialect.ts";
 import { IamAccess } from "./iam/access.ts";
 import { IamDirectory } from "./iam/directory.ts";
 import { createIam } from "./iam/iam.ts";
+import { Archives } from "./lambda/archives.ts";
+import { LambdaFunctions } from "./lambda/functions.ts";
+import { createLambda } from "./lambda/lambda.ts";
+import { Layers } from "./lambda/layers.ts";
+import { FunctionUrls } from "./lambda/urls.ts";
 import { createSts } from "./sts/sts.ts";
 import { AwsEndpoint } from "./wire/serve.ts";
 
@@ -16,11 +21,23 @@ export const awsAdapters: HandlerAdapters = {
 
 /** What SDKs and tools of this cloud speak, at the same address as everything else. A service is a folder and one line here. */
 export async function createAwsDialect(platform: Platform, sealer: Sealer): Promise<Dialect> {
-  const { clock, store, supervise, logger } = platform.parts;
+  const { clock, store, packages, supervise, logger } = platform.parts;
   const nowMs = (): number => clock.nowMs();
   const directory = await IamDirectory.open(store.values, sealer);
   const access = new IamAccess(directory, sealer, nowMs);
-  const services = [createIam({ directory, access }), createSts({ directory, access })];
+  const archives = new Archives(store.blobs, sealer, nowMs);
+  // An object store of this dialect would be another source of code.
+  const functions = new LambdaFunctions(platform, await FunctionUrls.open(store.values), { object: async () => null });
+  const layers = new Layers(store.values, packages);
+  const services = [
+    createLambda(functions, layers, (digest, { request }) => archives.locate(digest, request.headers.origin)),
+    createIam({ directory, access }),
+    createSts({ directory, access }),
+  ];
   const endpoint = new AwsEndpoint({ services, identities: access, policies: access, nowMs, supervise, logger });
-  return { name: "aws", adapters: awsAdapters, handle: (request) => endpoint.handle(request) };
+  return {
+    name: "aws",
+    adapters: awsAdapters,
+    handle: (request) => archives.handle(request, supervise) || endpoint.handle(request),
+  };
 }

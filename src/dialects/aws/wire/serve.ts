@@ -100,10 +100,12 @@ export class AwsEndpoint {
     const named = claim === null ? undefined : this.#byName.get(claim.service);
     const isForm = request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
     const query = request.query.replace(/^\?/, "");
-    if (isForm || (request.method === "GET" && new URLSearchParams(query).has("Action")))
+    const parameters = new URLSearchParams(query);
+    if (isForm || (request.method === "GET" && parameters.has("Action")))
       return this.#byForm(isForm ? `${query}&${body.toString("utf8")}` : query, named);
-    const service = named ?? this.#parts.services.find(({ route }) => route(request.method, request.path) !== null);
-    const found = service?.route(request.method, request.path) ?? null;
+    const service =
+      named ?? this.#parts.services.find((each) => each.route(request.method, request.path, parameters) !== null);
+    const found = service?.route(request.method, request.path, parameters) ?? null;
     const operation = found === null ? undefined : service?.operations.get(found.operation);
     if (service === undefined || found === null || operation === undefined) {
       const what = claim === null ? "" : ` of service '${claim.service}'`;

@@ -52,6 +52,11 @@ export interface Operation {
 /** How a service's requests are told apart and written: `rest-json` by method and path, the others by name. */
 export type ServiceProtocol = "rest-json" | "json" | "query";
 
+export interface Routed {
+  readonly operation: string;
+  readonly parameters: Readonly<Record<string, string>>;
+}
+
 /** One service of the dialect: a folder beside this one, and one line in `aws.ts`. */
 export interface Service {
   /** As it stands in credential scopes: `lambda`, `sqs`, `iam`, `sts`, `logs`, `monitoring`. */
@@ -64,11 +69,8 @@ export interface Service {
   /** XML namespace of answers in the query protocol. */
   readonly xmlNamespace: string | null;
   readonly operations: ReadonlyMap<string, Operation>;
-  /** For `rest-json`: the operation of a method and path, with what the path says (percent-decoded). Null: there is none. */
-  route(
-    method: string,
-    path: string,
-  ): { readonly operation: string; readonly parameters: Readonly<Record<string, string>> } | null;
+  /** For `rest-json`: the operation of a method, path and query, with what the path says (percent-decoded). Null: there is none. */
+  route(method: string, path: string, query: URLSearchParams): Routed | null;
   /** Names of errors where they differ by protocol, as SQS's do: code of the query protocol by code of JSON. */
   readonly queryErrors?: Readonly<Record<string, string>>;
 }
@@ -93,32 +95,47 @@ export function operation<Input extends z.ZodType>(
   };
 }
 
-/** Routes of a `rest-json` service by `METHOD /path/{Parameter}`; the first that fits. A `+` after a parameter's name lets it hold slashes. */
-export function routesOf(
-  routes: Readonly<Record<string, string>>,
-): (method: string, path: string) => { operation: string; parameters: Record<string, string> } | null {
-  const compiled = Object.entries(routes).map(([address, name]) => {
-    const [method = "", path = ""] = address.split(" ");
-    return { method, name, segments: path.split("/").slice(1) };
+/**
+ * Routes of a `rest-json` service by `METHOD /path/{Parameter}?Query=Value`; the first that fits, so that one with a query stands before the one without.
+ * A query without a value needs the name only.
+ */
+export function routesOf(routes: Readonly<Record<string, string>>): Service["route"] {
+  const compiled = Object.entries(routes).map(([address, operationName]) => {
+    const [method = "", target = ""] = address.split(" ");
+    const [path = "", query = ""] = target.split("?");
+    return {
+      method,
+      operation: operationName,
+      segments: path.split("/").slice(1),
+      query: [...new URLSearchParams(query)],
+    };
   });
-  return (method, path) => {
+  return (method, path, query) => {
     const segments = path.replace(/\/+$/, "").split("/").slice(1);
     for (const route of compiled) {
       if (route.method !== method || route.segments.length !== segments.length) continue;
-      const parameters: Record<string, string> = {};
-      const fits = route.segments.every((segment, index) => {
-        const given = segments[index] ?? "";
-        if (!segment.startsWith("{")) return segment === given;
-        if (given === "") return false;
-        try {
-          parameters[segment.slice(1, -1)] = decodeURIComponent(given);
-          return true;
-        } catch {
-          return false;
-        }
-      });
-      if (fits) return { operation: route.name, parameters };
+      if (!route.query.every(([name, value]) => (value === "" ? query.has(name) : query.get(name) === value))) continue;
+      const parameters = matched(route.segments, segments);
+      if (parameters !== null) return { operation: route.operation, parameters };
     }
     return null;
   };
+}
+
+function matched(wanted: readonly string[], given: readonly string[]): Record<string, string> | null {
+  const parameters: Record<string, string> = {};
+  for (const [index, segment] of wanted.entries()) {
+    const text = given[index] ?? "";
+    if (!segment.startsWith("{")) {
+      if (segment !== text) return null;
+      continue;
+    }
+    if (text === "") return null;
+    try {
+      parameters[segment.slice(1, -1)] = decodeURIComponent(text);
+    } catch {
+      return null;
+    }
+  }
+  return parameters;
 }
