@@ -10,6 +10,8 @@ import { LambdaFunctions } from "./lambda/functions.ts";
 import { createLambda } from "./lambda/lambda.ts";
 import { Layers } from "./lambda/layers.ts";
 import { FunctionUrls } from "./lambda/urls.ts";
+import { Queues } from "./sqs/queues.ts";
+import { createSqs } from "./sqs/sqs.ts";
 import { createSts } from "./sts/sts.ts";
 import { AwsEndpoint } from "./wire/serve.ts";
 
@@ -33,6 +35,7 @@ export async function createAwsDialect(platform: Platform, sealer: Sealer): Prom
     createLambda(functions, layers, (digest, { request }) => archives.locate(digest, request.headers.origin)),
     createIam({ directory, access }),
     createSts({ directory, access }),
+    createSqs(await Queues.open(store.values, clock)),
   ];
   const endpoint = new AwsEndpoint({ services, identities: access, policies: access, nowMs, supervise, logger });
   return {

@@ -102,7 +102,7 @@ export class AwsEndpoint {
     const query = request.query.replace(/^\?/, "");
     const parameters = new URLSearchParams(query);
     if (isForm || (request.method === "GET" && parameters.has("Action")))
-      return this.#byForm(isForm ? `${query}&${body.toString("utf8")}` : query, named);
+      return this.#byForm(isForm ? `${query}&${body.toString("utf8")}` : query, { named, path: request.path });
     const service =
       named ?? this.#parts.services.find((each) => each.route(request.method, request.path, parameters) !== null);
     const found = service?.route(request.method, request.path, parameters) ?? null;
@@ -130,7 +130,7 @@ export class AwsEndpoint {
     return { service, protocol: "json", operation, input: parseJson(body) };
   }
 
-  #byForm(text: string, named: Service | undefined): Asked {
+  #byForm(text: string, { named, path }: { readonly named: Service | undefined; readonly path: string }): Asked {
     const form = readForm(text);
     const version = typeof form["Version"] === "string" ? form["Version"] : "";
     const service = this.#byVersion.get(version) ?? named;
@@ -138,8 +138,8 @@ export class AwsEndpoint {
     const operation = service?.operations.get(name);
     if (service === undefined || operation === undefined)
       throw new AwsError("InvalidAction", `The action ${name} is not valid for this endpoint.`, { status: 400 });
-    const { Action: _action, Version: _version, ...input } = form;
-    return { service, protocol: "query", operation, input };
+    const { Action: _action, Version: _version, ...given } = form;
+    return { service, protocol: "query", operation, input: service.fromForm?.(given, path) ?? given };
   }
 
   async #identify(
@@ -269,8 +269,10 @@ function respond(
       return;
     case "query": {
       const { name } = operation;
-      const result =
-        body === null ? "" : `<${name}Result>${writeXml(body as Readonly<Record<string, XmlValue>>)}</${name}Result>`;
+      const structure = body === null ? null : (service.toXml?.(name, body) ?? body);
+      const xmlOf = (given: Readonly<Record<string, unknown>>): string =>
+        writeXml(given as Readonly<Record<string, XmlValue>>);
+      const result = structure === null ? "" : `<${name}Result>${xmlOf(structure)}</${name}Result>`;
       const metadata = `<ResponseMetadata><RequestId>${request.id}</RequestId></ResponseMetadata>`;
       const namespace = service.xmlNamespace === null ? "" : ` xmlns="${service.xmlNamespace}"`;
       const xml = `<?xml version="1.0"?>\n<${name}Response${namespace}>${result}${metadata}</${name}Response>`;

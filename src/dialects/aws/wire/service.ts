@@ -73,6 +73,10 @@ export interface Service {
   route(method: string, path: string, query: URLSearchParams): Routed | null;
   /** Names of errors where they differ by protocol, as SQS's do: code of the query protocol by code of JSON. */
   readonly queryErrors?: Readonly<Record<string, string>>;
+  /** What a form means in the terms of the operations, where the query protocol has other shapes than JSON. */
+  fromForm?(form: Readonly<Record<string, unknown>>, path: string): Readonly<Record<string, unknown>>;
+  /** The structure that is written as XML, where it is not the one that the operation answers. */
+  toXml?(operation: string, body: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>>;
 }
 
 /** Ties an operation's code to its schema. */
