@@ -1,6 +1,6 @@
 import type { ErrorReport } from "./errors.ts";
 import type { Alias, FunctionSpec } from "./function.ts";
-import type { Activation } from "./invocation.ts";
+import type { Activation, Attempt } from "./invocation.ts";
 
 /**
  * The shapes of the native management API, shared by the gateway's side and by the CLI. Times are RFC 3339 strings on the wire,
@@ -28,12 +28,34 @@ import type { Activation } from "./invocation.ts";
  *   GET    /v1/namespaces/{ns}/functions/{fn}/logs?since&before&limit&activation&version&follow=true
  *          Page<LogView>; with follow=true server-sent events: `event: log` with a LogView as data and its sequence as id.
  *   GET    /v1/namespaces/{ns}/activations?function&state&since&before&after&limit   Page<ActivationView>   newest first
- *   GET    /v1/namespaces/{ns}/activations/{id}                  ActivationView
+ *   GET    /v1/namespaces/{ns}/activations/{id}                  RunView
+ *   POST   /v1/namespaces/{ns}/activations/{id}/cancel           204: it waits or runs no more; 409 when it had ended
+ *   POST   /v1/namespaces/{ns}/activations/{id}/replay           202 InvokeAccepted, for dead letters; 409 for others
+ *   GET    /v1/namespaces/{ns}/dead-letters?function&code&since&before&after&limit   Page<DeadLetterView>   by id, so the oldest accepted first
+ *   GET    /v1/namespaces/{ns}/dead-letters/{id}                 DeadLetterDetailView
+ *   POST   /v1/namespaces/{ns}/dead-letters/replay   { function?, code?, since?, before?, limit?, perSecond? }   DeadLettersReplayed
+ *   POST   /v1/namespaces/{ns}/dead-letters/purge    { function?, code?, since?, before?, limit? }   DeadLettersPurged
+ *   POST   /v1/namespaces/{ns}/dead-letters/{id}/replay          202 InvokeAccepted
+ *   DELETE /v1/namespaces/{ns}/dead-letters/{id}                 204
  *   GET    /v1/namespaces/{ns}/activations/{id}/logs             Page<LogView>
  *   GET    /v1/namespaces/{ns}/activations/{id}/result           the stored answer of an asynchronous invocation; 404 while there is none
  *   GET    /v1/namespaces/{ns}/secrets                           Page<SecretView>   never a value
  *   PUT    /v1/namespaces/{ns}/secrets/{name}   { value }        200 or 201 SecretView
  *   DELETE /v1/namespaces/{ns}/secrets/{name}                    204
+ *   GET    /v1/trigger-kinds                                     Page<TriggerKindView>
+ *   GET    /v1/namespaces/{ns}/triggers?after&limit              Page<TriggerView>   by name
+ *   POST   /v1/namespaces/{ns}/triggers         TriggerRequestBody with `name`   201 TriggerView; 409 when there is one
+ *   PUT    /v1/namespaces/{ns}/triggers/{name}  TriggerRequestBody   200 or 201 TriggerView
+ *   GET    /v1/namespaces/{ns}/triggers/{name}                   TriggerView
+ *   DELETE /v1/namespaces/{ns}/triggers/{name}                   204
+ *   POST   /v1/namespaces/{ns}/triggers/{name}/pause             TriggerView
+ *   POST   /v1/namespaces/{ns}/triggers/{name}/resume            TriggerView
+ *   POST   /v1/namespaces/{ns}/triggers/{name}/test   { event?, deliver? }   TriggerTestView
+ *   POST   /v1/namespaces/{ns}/triggers/{name}/events   CloudEvents in any mode   202 PublishView   delivered as if its source had emitted them
+ *   GET    /v1/namespaces/{ns}/topics                            Page<TopicView>
+ *   PUT    /v1/namespaces/{ns}/topics/{name}    { description? } 200 or 201 TopicView
+ *   DELETE /v1/namespaces/{ns}/topics/{name}                     204
+ *   POST   /v1/namespaces/{ns}/topics/{name}    CloudEvents in any mode, or any JSON   202 PublishView
  *
  * Functions are called over HTTP at ANY /fn/{fn}[:qualifier]/path and /ns/{ns}/fn/{fn}[:qualifier]/path; `Prefer: respond-async` answers 202 with
  * InvokeAccepted and `Location: /v1/namespaces/{ns}/activations/{id}`.
@@ -69,14 +91,15 @@ export interface CodeView {
   readonly files: number;
 }
 
-/** What `deploy` sends: the spec, with everything but code optional; a field that is absent gets its default, not the previous version's value. */
-export type DeployRequest = Pick<FunctionSpec, "code"> &
-  Partial<Omit<FunctionSpec, "code" | "dialect">> & {
-    /** Whether to load the handler once before going live, so that a broken one is refused; default true. */
-    readonly check?: boolean;
-    /** Whether the new version goes live; default true. */
-    readonly live?: boolean;
-  };
+/** What `deploy` sends: the spec, with everything but `code` or `image` optional; a field that is absent gets its default, not the previous version's value. */
+export type DeployRequest = Partial<Omit<FunctionSpec, "dialect">> & {
+  /** Builds an image from the package `code`, and deploys that. The path of a Dockerfile in the package. */
+  readonly build?: { readonly dockerfile: string };
+  /** Whether to load the handler once before going live, so that a broken one is refused; default true. */
+  readonly check?: boolean;
+  /** Whether the new version goes live; default true. */
+  readonly live?: boolean;
+};
 
 export interface DeployResult {
   readonly change: "created" | "updated" | "unchanged";
@@ -131,6 +154,63 @@ export interface AliasRequest {
 
 export interface InvokeAccepted {
   readonly activationId: string;
+  /** Set when the idempotency key was known: nothing was added, the activation is that of the earlier call. */
+  readonly duplicate?: true;
+}
+
+export type AttemptView = Omit<Attempt, "startedAtMs" | "endedAtMs"> & {
+  readonly startedAt: string;
+  readonly endedAt: string;
+};
+
+/** An activation with what is known of it beside its record. */
+export interface RunView extends ActivationView {
+  /** Those that were kept, oldest first; empty where there was one and it is told by the record. */
+  readonly attempts: readonly AttemptView[];
+  /** Null: it is not in the queue. */
+  readonly queued: { readonly running: boolean; readonly dueAt: string } | null;
+  /** Whether it is a dead letter, which can be replayed. */
+  readonly deadLetter: boolean;
+}
+
+export interface DeadLetterView {
+  /** The activation's id; for a delivery that of the delivery. */
+  readonly id: string;
+  readonly namespace: string;
+  readonly package: string;
+  readonly name: string;
+  readonly kind: "invocation" | "delivery";
+  readonly attempts: number;
+  readonly reason: string;
+  /** Error code of the last attempt. */
+  readonly code: string;
+  readonly acceptedAt: string;
+  readonly diedAt: string;
+}
+
+export interface DeadLetterDetailView extends DeadLetterView {
+  readonly event: {
+    readonly method?: string;
+    readonly url?: string;
+    readonly destination?: string;
+    readonly activationId?: string;
+    readonly contentType: string;
+    readonly body?: string;
+    readonly bodyBase64?: string;
+  };
+  readonly history: readonly AttemptView[];
+}
+
+export interface DeadLettersReplayed {
+  readonly replayed: number;
+  readonly activationIds: readonly string[];
+  /** Whether there are more that were asked for. */
+  readonly more: boolean;
+}
+
+export interface DeadLettersPurged {
+  readonly purged: number;
+  readonly more: boolean;
 }
 
 export type ActivationView = Omit<Activation, "startedAtMs"> & { readonly startedAt: string };
@@ -161,6 +241,19 @@ export interface RuntimeView {
   readonly version: string | null;
 }
 
+/** One of the processes that serve; the first has everything else too. */
+export interface EngineView {
+  /** Counts from 1. */
+  readonly engine: number;
+  /** Null: it has ended, and is being started anew. */
+  readonly pid: number | null;
+  /** Connections that it serves. */
+  readonly connections: number;
+  /** Invocations that run or wait in it. */
+  readonly inFlight: number;
+  readonly instances: PlatformStatus["instances"];
+}
+
 export interface PlatformStatus {
   readonly version: string;
   readonly startedAt: string;
@@ -177,6 +270,7 @@ export interface PlatformStatus {
   readonly memory: { readonly usedBytes: number; readonly budgetBytes: number };
   readonly queue: { readonly waiting: number; readonly leased: number; readonly dead: number };
   readonly authentication: boolean;
+  readonly engines: readonly EngineView[];
 }
 
 export interface DoctorReport {
@@ -187,4 +281,85 @@ export interface DoctorReport {
     readonly detail: string;
     readonly remedy: string;
   }[];
+}
+
+/** What a user says about a trigger. Durations in milliseconds. */
+export interface TriggerRequestBody {
+  readonly kind: string;
+  /** `name`, `package/name`, with an optional `:qualifier`. */
+  readonly function: string;
+  readonly settings?: unknown;
+  readonly filter?: unknown;
+  readonly batch?: { readonly size?: number; readonly windowMs?: number } | null;
+  readonly ordering?: "none" | "key" | "all";
+  readonly retry?: { readonly attemptsMax?: number; readonly ageMsMax?: number; readonly delaysMs?: readonly number[] };
+  readonly priority?: "high" | "normal" | "low";
+  readonly paused?: boolean;
+  readonly description?: string;
+}
+
+export interface TriggerView {
+  readonly namespace: string;
+  readonly name: string;
+  readonly kind: string;
+  readonly function: string;
+  readonly settings: unknown;
+  readonly filter: unknown;
+  readonly batch: { readonly size: number; readonly windowMs: number } | null;
+  readonly ordering: "none" | "key" | "all";
+  readonly retry: NonNullable<TriggerRequestBody["retry"]>;
+  readonly priority: "high" | "normal" | "low";
+  readonly description: string;
+  readonly createdAt: string;
+  readonly updatedAt: string;
+  /** `paused`, `starting`, `connecting`, `connected`, `failing`, `finished`, or `elsewhere`: another node has it, or will take it. */
+  readonly state: string;
+  readonly detail: string;
+  /** Why it is failing, or failed last since it was connected. */
+  readonly error: (ErrorReport & { readonly at: string }) | null;
+  /** The node that runs it; null for kinds that every node serves. */
+  readonly node: string | null;
+  readonly lag: { readonly events: number | null; readonly ms: number | null } | null;
+  readonly lastEventAt: string | null;
+  /** On the node that answers, since it started. */
+  readonly events: {
+    readonly received: number;
+    readonly filtered: number;
+    readonly delivered: number;
+    readonly failed: number;
+  };
+  /** Where requests go, for kinds that are routes: `POST /hooks/{id}`. */
+  readonly route: string | null;
+}
+
+export interface TriggerKindView {
+  readonly name: string;
+  readonly summary: string;
+  readonly abilities: { readonly ordering: boolean; readonly replay: boolean };
+  /** JSON Schema. */
+  readonly settings: unknown;
+}
+
+export interface TriggerTestView {
+  /** In the JSON format of CloudEvents. */
+  readonly event: unknown;
+  readonly matched: boolean;
+  readonly activationId: string | null;
+  readonly connection: { readonly ok: boolean; readonly detail: string } | null;
+}
+
+export interface TopicView {
+  readonly namespace: string;
+  readonly name: string;
+  readonly description: string;
+  readonly createdAt: string;
+  /** Names of the triggers that subscribe to it. */
+  readonly subscriptions: readonly string[];
+}
+
+/** What became of events that were sent to a topic or a trigger. */
+export interface PublishView {
+  /** Subscriptions that took at least one; for a trigger 1 or 0. */
+  readonly subscriptions: number;
+  readonly activationIds: readonly string[];
 }

@@ -52,6 +52,12 @@ export const errorTable = define({
     message: "There is no handler model '{model}' for runtime '{runtime}'",
     hint: "Known models: {known}.",
   },
+  "unknown-protocol": {
+    fault: "caller",
+    status: 400,
+    message: "There is no protocol '{protocol}'",
+    hint: "Known protocols: {known}. docs/custom-runtimes.md says which to take.",
+  },
   unauthorized: {
     fault: "caller",
     status: 401,
@@ -94,6 +100,18 @@ export const errorTable = define({
     message: "There is no activation '{id}'",
     hint: "It may be older than the retention, or of another namespace.",
   },
+  "image-not-found": {
+    fault: "caller",
+    status: 404,
+    message: "There is no image '{image}': {detail}",
+    hint: "Check name and tag; an image of a private registry needs --registry-secret.",
+  },
+  "image-access-denied": {
+    fault: "caller",
+    status: 403,
+    message: "The registry does not give out '{image}': {detail}",
+    hint: "Set a secret of 'USER:PASSWORD' with 'koine secret set' and name it with --registry-secret.",
+  },
   "code-not-found": {
     fault: "caller",
     status: 404,
@@ -123,6 +141,60 @@ export const errorTable = define({
     status: 409,
     message: "'{name}' was changed by someone else in between",
     hint: "Read it again and repeat the change.",
+  },
+  "trigger-not-found": {
+    fault: "caller",
+    status: 404,
+    message: "There is no trigger '{name}'{suggestion}",
+    hint: "'koine trigger list' shows what there is.",
+  },
+  "invalid-trigger": {
+    fault: "caller",
+    status: 400,
+    message: "The trigger of kind '{kind}' is not valid: {detail}",
+    hint: "'koine trigger kinds {kind}' shows its settings; docs/triggers.md explains them.",
+  },
+  "unknown-trigger-kind": {
+    fault: "caller",
+    status: 400,
+    message: "There is no kind of trigger '{kind}'{suggestion}",
+    hint: "Known kinds: {known}.",
+  },
+  "invalid-pattern": {
+    fault: "caller",
+    status: 400,
+    message: "The filter is not valid: {detail}",
+    hint: "docs/triggers.md has the pattern language with examples.",
+  },
+  "hook-unauthorized": {
+    fault: "caller",
+    status: 401,
+    message: "The request is not admitted: {detail}",
+    hint: "The sender must sign or identify itself as the trigger's 'auth' setting says; see docs/triggers.md.",
+  },
+  "invalid-event": {
+    fault: "caller",
+    status: 400,
+    message: "This is not a CloudEvent: {detail}",
+    hint: "Send CloudEvents 1.0 in binary, structured or batch mode.",
+  },
+  "topic-not-found": {
+    fault: "caller",
+    status: 404,
+    message: "There is no topic '{name}'",
+    hint: "Make it with 'koine topic create {name}'.",
+  },
+  "invalid-network-rule": {
+    fault: "caller",
+    status: 400,
+    message: "'{rule}' is not a network rule: {detail}",
+    hint: "Write TARGET or TARGET:PORT, such as 10.1.2.0/24:5432, [fd00::1]:5432, db.internal:5432 or localhost:5432.",
+  },
+  "network-not-allowed": {
+    fault: "caller",
+    status: 403,
+    message: "This platform does not let functions have {what}",
+    hint: "A function can have less of the network than the platform gives, never more: start it with 'koine up {option}'.",
   },
   "payload-too-large": {
     fault: "caller",
@@ -160,11 +232,42 @@ export const errorTable = define({
     message: "Function '{name}' has no free slot and its queue is full",
     hint: "Retry after the time in Retry-After, or raise --concurrency or --max-concurrency.",
   },
+  "queue-full": {
+    fault: "caller",
+    status: 429,
+    message: "The queue takes no more work of '{name}': {detail}",
+    hint: "Retry after the time in Retry-After; 'koine status' and koine_queue_depth show what waits.",
+  },
+  "dead-letters-full": {
+    fault: "caller",
+    status: 429,
+    message: "'{name}' has {count} dead letters and takes no more asynchronous work until some are gone",
+    hint: "Look at them with 'koine dlq list', then 'koine dlq replay' or 'koine dlq purge'.",
+  },
+  "dead-letter-not-found": {
+    fault: "caller",
+    status: 404,
+    message: "There is no dead letter '{id}'",
+    hint: "It may have been replayed or purged; 'koine dlq list' shows what there is.",
+  },
+  cancelled: {
+    fault: "caller",
+    status: 499,
+    message: "The invocation was cancelled",
+    hint: "Nothing: somebody asked for it.",
+  },
   "client-closed-request": {
     fault: "caller",
     status: 499,
     message: "The client went away before the answer was complete",
     hint: "Nothing: the invocation was cancelled.",
+  },
+
+  "source-failed": {
+    fault: "caller",
+    status: 502,
+    message: "The event source does not work: {detail}",
+    hint: "Check the trigger's settings and whether its server can be reached from the platform.",
   },
 
   // The function's
@@ -192,6 +295,12 @@ export const errorTable = define({
     message: "'{handler}' did not finish loading within {timeoutMs} ms",
     hint: "Move slow work out of module level, or into the handler.",
   },
+  "program-not-ready": {
+    fault: "function",
+    status: 504,
+    message: "The function's program was not ready within {timeoutMs} ms: {detail}",
+    hint: "{remedy}",
+  },
   "handler-failed": {
     fault: "function",
     status: 502,
@@ -203,6 +312,18 @@ export const errorTable = define({
     status: 502,
     message: "The function's answer cannot be used: {detail}",
     hint: "See docs/handler-models.md for what a handler may return.",
+  },
+  "batch-partly-failed": {
+    fault: "function",
+    status: 502,
+    message: "The function could not do a part of the batch",
+    hint: "Only that part is tried again; see its logs.",
+  },
+  "answered-error": {
+    fault: "function",
+    status: 502,
+    message: "The function answered {status}",
+    hint: "Asynchronous work has succeeded when the answer is below 400; 'koine runs get ID --result' shows the answer.",
   },
   "function-timed-out": {
     fault: "function",
@@ -228,6 +349,18 @@ export const errorTable = define({
     message: "The function tried to run more processes than its limit of {limit}",
     hint: "Start fewer processes or threads.",
   },
+  "image-build-failed": {
+    fault: "function",
+    status: 422,
+    message: "The image could not be built: {detail}",
+    hint: "The lines above are the builder's; 'docker build .' shows the same.",
+  },
+  "image-unusable": {
+    fault: "function",
+    status: 422,
+    message: "The image '{image}' cannot run as a function: {detail}",
+    hint: "docs/containers.md says what an image needs.",
+  },
   "build-failed": {
     fault: "function",
     status: 422,
@@ -235,12 +368,43 @@ export const errorTable = define({
     hint: "The installer's output is in the error's values.",
   },
 
+  "destination-failed": {
+    fault: "function",
+    status: 502,
+    message: "{destination} did not take the delivery: {detail}",
+    hint: "Correct the destination, then 'koine dlq replay'.",
+  },
+  "destination-refused": {
+    fault: "caller",
+    status: 400,
+    message: "'{destination}' cannot be a destination: {detail}",
+    hint: "Write function:NAME, topic:NAME or https://…; see docs/events.md.",
+  },
+  "destination-loop": {
+    fault: "function",
+    status: 508,
+    message: "More than {limit} invocations followed from each other by destinations",
+    hint: "Break the circle of --on-success and --on-failure.",
+  },
+
   // The platform's
+  "network-unavailable": {
+    fault: "platform",
+    status: 503,
+    message: "The network mode '{mode}' is not to be had on this machine: {detail}",
+    hint: "{remedy}",
+  },
   "platform-overloaded": {
     fault: "platform",
     status: 503,
     message: "The node has no room for another instance",
     hint: "Retry after the time in Retry-After, or give the node more memory.",
+  },
+  "engine-failed": {
+    fault: "platform",
+    status: 503,
+    message: "Engine {engine} failed: {detail}",
+    hint: "The platform starts it anew: retry. Its log says why it ended.",
   },
   "shutting-down": {
     fault: "platform",
@@ -253,6 +417,18 @@ export const errorTable = define({
     status: 500,
     message: "A sandbox could not be started: {detail}",
     hint: "'koine doctor' checks what the machine offers.",
+  },
+  "registry-unavailable": {
+    fault: "platform",
+    status: 502,
+    message: "The registry of '{image}' cannot be used: {detail}",
+    hint: "The engine asks it, not koine: check the engine's network, proxy and certificates, and the image's name.",
+  },
+  "container-engine-unavailable": {
+    fault: "platform",
+    status: 503,
+    message: "No container engine can be used: {detail}",
+    hint: "{remedy}",
   },
   "runtime-unavailable": {
     fault: "platform",
@@ -348,6 +524,8 @@ export interface ThrownReport {
   readonly type: string;
   readonly message: string;
   readonly stack?: string;
+  /** False: the error has a property `retryable` that is false, so an asynchronous invocation is not tried again. */
+  readonly retryable?: false;
 }
 
 export class KoineError extends Error {

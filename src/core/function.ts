@@ -27,6 +27,29 @@ export type InvokeAccess = "token" | "public";
  */
 export type NetworkMode = "none" | "egress" | "host";
 
+/** What is absent is the platform's choice. */
+export interface RetrySettings {
+  /** Attempts, the first included. */
+  readonly attemptsMax?: number | undefined;
+  /** Wait after the first failed attempt; it doubles with each, up to `limits.retryDelayMsMax`. In milliseconds. */
+  readonly delayMs?: number | undefined;
+  /** Age at which an event is given up, in milliseconds. */
+  readonly ageMsMax?: number | undefined;
+}
+
+/** `function:NAME`, `function:PACKAGE/NAME:ALIAS`, `topic:NAME`, `https://…`. */
+export interface Destinations {
+  readonly onSuccess?: string | undefined;
+  readonly onFailure?: string | undefined;
+  /** Name of the namespace's secret that signs what is sent to URLs. */
+  readonly secret?: string | undefined;
+}
+
+/** What a function's code may ask of the platform: call functions, publish events, keep schedules, read its own secrets as they are now. */
+export type Allowance = "invoke" | "publish" | "schedule" | "secrets";
+
+export const ALLOWANCES: readonly Allowance[] = ["invoke", "publish", "schedule", "secrets"];
+
 /** What the user asked for. Immutable once it belongs to a Version. Fields that are absent came later than the version, or were not asked for. */
 export interface FunctionSpec {
   readonly code: Digest;
@@ -50,14 +73,26 @@ export interface FunctionSpec {
   readonly access: InvokeAccess;
   /** Absent: the platform's choice. */
   readonly network?: NetworkMode;
-  /** Share of the processors, 1 = one core. Absent: in proportion to others that want it. */
+  /** What it may reach beyond the internet, with `egress`: rules such as `10.1.2.0/24:5432`. Absent: all that the platform allows. */
+  readonly allowNetwork?: readonly string[];
+  /** Share of the processors, 1 = one core. Absent: in proportion to its memory where others want them, all that nobody wants. */
   readonly cpuCores?: number;
   /** The wire protocol that the function's own program speaks: `http`, `stdio`, `lambda-runtime-api`, `action-proxy`. Absent: the runtime's bootstrap speaks ours. */
   readonly protocol?: string;
   /** Program and arguments, paths inside the sandbox; for runtimes that launch what the package or image brings. Absent: what the runtime or the image says. */
   readonly command?: readonly string[];
+  /** The port that its program listens on. Absent: the protocol's. */
+  readonly port?: number;
+  /** The path that its program answers with 2xx once it can be used. Absent: a connection to the port says so. */
+  readonly readyPath?: string;
   /** The image that holds the code, pinned: `registry/name@sha256:…`; `code` is then the image's digest. */
   readonly image?: string;
+  /** How asynchronous invocations are tried again. Absent: as `limits` says. */
+  readonly retry?: RetrySettings;
+  /** Where the outcomes of asynchronous invocations go. */
+  readonly destinations?: Destinations;
+  /** Absent: its code may ask nothing of the platform, and gets no credential. */
+  readonly allow?: readonly Allowance[];
   /** The dialect it was deployed with. */
   readonly dialect: string;
   readonly description: string;

@@ -18,6 +18,8 @@ export interface HttpCall {
   /** Scheme and authority that the client used: `http://127.0.0.1:4000`. */
   readonly origin: string;
   readonly remoteAddress: string;
+  /** The protocol that the client wants to switch to, such as `websocket`: after an answer of 101 the bodies are its bytes, both ways. */
+  readonly upgrade?: string | undefined;
 }
 
 /** A payload that is to be handed to a function's handler, such as a direct invocation or an event. */
@@ -130,6 +132,16 @@ export interface Activation {
   readonly instanceId: string;
 }
 
+/** One attempt of an asynchronous invocation that was counted. */
+export interface Attempt {
+  /** Counts from 1, anew after a replay. */
+  readonly number: number;
+  readonly startedAtMs: number;
+  readonly endedAtMs: number;
+  readonly outcome: Outcome["kind"];
+  readonly error: ErrorReport | null;
+}
+
 export type LogStream = "stdout" | "stderr" | "platform";
 
 /** One line of output. */
@@ -154,6 +166,8 @@ export interface Caller {
   readonly rights: ReadonlySet<Right>;
   /** Whether it showed a token, which is for the platform's eyes only. */
   readonly byToken: boolean;
+  /** The kinds of triggers it may change; absent: all. */
+  readonly triggerKinds?: ReadonlySet<string>;
 }
 
 /** `invoke` calls functions, `read` looks, `write` changes. */
