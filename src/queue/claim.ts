@@ -1,5 +1,5 @@
 import type { Clock } from "../core/clock.ts";
-import type { Outcome } from "../core/invocation.ts";
+import { KoineError } from "../core/errors.ts";
 import type { Logger } from "../core/telemetry.ts";
 import type { Lease, Queue, Settlement } from "../store/store.ts";
 
@@ -25,6 +25,9 @@ export class Claim {
   readonly #aborted = new AbortController();
   readonly #settled = Promise.withResolvers<void>();
   #state: State = "held";
+  /** Nobody waits until the store is back. */
+  #hurried = false;
+  #wake = (): void => {};
   #cancelTimer: () => void;
 
   constructor(parts: ClaimParts) {
@@ -38,43 +41,55 @@ export class Claim {
     return this.#settled.promise;
   }
 
-  /** Resolves with the outcome, also when the claim is lost meanwhile. */
-  async run(invoke: (lease: Lease, signal: AbortSignal) => Promise<Outcome>): Promise<Outcome> {
-    return await invoke(this.lease, this.#aborted.signal);
+  /** Aborts when the claim is lost or abandoned, or cancelled: then with a KoineError `cancelled` as its reason. */
+  get signal(): AbortSignal {
+    return this.#aborted.signal;
   }
 
-  /** Settles, trying again while the store fails; does nothing if the claim is lost or abandoned. Never rejects. */
-  async settle(settlement: Settlement): Promise<void> {
-    if (this.#state !== "held") return;
+  /** Settles, trying again while the store fails; does nothing if the claim is lost or abandoned. Answers whether it was settled so. Never rejects. */
+  async settle(settlement: Settlement): Promise<boolean> {
+    if (this.#state !== "held") return false;
     this.#state = "settling";
-    await this.#settleUntilDone(settlement);
+    const held = await this.#settleUntilDone(settlement);
     this.#end();
+    return held;
+  }
+
+  /** Stops what runs for good; false when it has ended already. */
+  async cancel(): Promise<boolean> {
+    if (this.#state !== "held") return false;
+    const settled = this.settle({ kind: "done" });
+    this.#aborted.abort(new KoineError("cancelled"));
+    return await settled;
   }
 
   /** Stops what runs and gives the item back; leaves alone what has ended, but tries its settlement only once more if the store fails. */
   abandon(): void {
     if (this.#state === "settling") {
+      this.#hurried = true;
       this.#aborted.abort();
+      this.#wake();
       return;
     }
     if (this.#state !== "held") return;
     this.#state = "abandoned";
+    this.#hurried = true;
     this.#aborted.abort();
     void this.#settleUntilDone({ kind: "release" }).then(() => this.#end());
   }
 
-  async #settleUntilDone(settlement: Settlement): Promise<void> {
+  async #settleUntilDone(settlement: Settlement): Promise<boolean> {
     const { queue, logger } = this.#parts;
     const { receipt } = this.lease;
     for (let failures = 0; ; failures++) {
       try {
         const held = await queue.settle(receipt, settlement);
         if (!held) logger.log("warn", "queued work ended after its claim was lost; it runs again", { id: receipt.id });
-        return;
+        return held;
       } catch (thrown) {
         if (failures === 0)
           logger.log("error", "queued work cannot be settled", { id: receipt.id, error: String(thrown) });
-        if (this.#aborted.signal.aborted) return;
+        if (this.#hurried) return false;
         await this.#pause(Math.min(RETRY_MS_MIN * 2 ** failures, RETRY_MS_MAX));
       }
     }
@@ -84,7 +99,7 @@ export class Claim {
   async #pause(delayMs: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const cancel = this.#parts.clock.after(delayMs, resolve);
-    this.#aborted.signal.addEventListener("abort", () => resolve(), { once: true });
+    this.#wake = resolve;
     await promise;
     cancel();
   }

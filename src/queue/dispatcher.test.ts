@@ -5,7 +5,7 @@ import { KoineError } from "../core/errors.ts";
 import type { Outcome } from "../core/invocation.ts";
 import { openMemoryStore } from "../store/memory.ts";
 import type { Lease, Queue } from "../store/store.ts";
-import { Dispatcher, type DispatcherOptions } from "./dispatcher.ts";
+import { Dispatcher, type DispatcherOptions, type Ended } from "./dispatcher.ts";
 import { defaultRetryPolicy } from "./retry.ts";
 
 const LEASE_MS = 60_000;
@@ -62,7 +62,7 @@ test("a failing item is tried three times over three minutes and ends as a dead 
   assert.deepEqual(runs, ["a 1", "a 2"]);
   await clock.advance(120_000);
   assert.deepEqual(runs, ["a 1", "a 2", "a 3"]);
-  const [letter] = await queue.deadLetters({ limit: 10 });
+  const letter = await queue.deadLetter("a");
   assert.equal(letter?.attempts, 3);
   assert.match(letter.reason, /failed 3 times.*handler-failed/);
   await clock.advance(24 * 3_600_000);
@@ -230,15 +230,116 @@ test("a drain that must end stops what runs and gives it back as if it had not b
   assert.deepEqual(others, []);
 });
 
+test("a slow lane never holds all the places: others find room", async () => {
+  const { clock, enqueueIn, held, dispatcher } = setUp({ inFlightMax: 8, hold: true });
+  dispatcher.start();
+  await enqueueIn("slow", ...Array.from({ length: 50 }, (_, index) => `s${index}`));
+  await clock.advance(0);
+  assert.deepEqual([...held.keys()], ["s0", "s1", "s2", "s3"]);
+  await enqueueIn("quick", "q0", "q1", "q2");
+  assert.deepEqual([...held.keys()].slice(4), ["q0", "q1"]);
+  await enqueueIn("third", "t0", "t1");
+  assert.deepEqual([...held.keys()].slice(6), ["t0"]);
+  held.get("q0")?.(succeeded);
+  await clock.advance(0);
+  assert.ok(held.has("q2"), "the place of a quick one goes to a quick one");
+});
+
+test("what will not succeed at another attempt is dead after the first", async () => {
+  const { clock, enqueue, runs, dispatcher, queue } = setUp({ outcomes: () => failed, ending: { retryable: false } });
+  dispatcher.start();
+  await enqueue("a");
+  await clock.advance(24 * 3_600_000);
+  assert.deepEqual(runs, ["a 1"]);
+  const letter = await queue.deadLetter("a");
+  assert.equal(letter?.code, "handler-failed");
+  assert.match(letter.reason, /cannot succeed/);
+});
+
+test("every attempt is kept with its times, outcome and error", async () => {
+  const { clock, enqueue, dispatcher, queue } = setUp({ outcomes: () => failed });
+  dispatcher.start();
+  const startMs = clock.nowMs();
+  await enqueue("a");
+  await clock.advance(180_000);
+  const history = (await queue.deadLetter("a"))?.history ?? [];
+  assert.deepEqual(
+    history.map(({ number, startedAtMs, outcome, error }) => [number, startedAtMs - startMs, outcome, error?.code]),
+    [
+      [1, 0, "failed", "handler-failed"],
+      [2, 60_000, "failed", "handler-failed"],
+      [3, 180_000, "failed", "handler-failed"],
+    ],
+  );
+});
+
+test("only what is left of a batch is tried again, and kept when it dies", async () => {
+  const payloads: string[] = [];
+  const { clock, enqueue, dispatcher, queue } = setUp({
+    outcomes: ({ item }) => {
+      payloads.push(Buffer.from(item.payload).toString());
+      return failed;
+    },
+    ending: { remaining: Buffer.from("left") },
+  });
+  dispatcher.start();
+  await enqueue("a");
+  await clock.advance(180_000);
+  assert.deepEqual(payloads, ["", "left", "left"]);
+  assert.equal(Buffer.from((await queue.deadLetter("a"))?.payload ?? []).toString(), "left");
+});
+
+test("what follows from an end is enqueued with it, by how it ended, and not after a retry", async () => {
+  const next = { id: "next", lane: "next", payload: new Uint8Array(), dueAtMs: 0, enqueuedAtMs: 0 };
+  const asked: string[] = [];
+  const { clock, enqueue, runs, dispatcher } = setUp({
+    outcomes: ({ item, attempt }) => (item.id === "a" && attempt < 3 ? failed : succeeded),
+    ending: {
+      followUps: ({ kind }) => {
+        asked.push(kind);
+        return asked.length === 1 ? [next] : [];
+      },
+    },
+  });
+  dispatcher.start();
+  await enqueue("a");
+  await clock.advance(240_000);
+  assert.deepEqual(runs, ["a 1", "a 2", "a 3", "next 1"]);
+  assert.deepEqual(asked, ["done", "done"]);
+});
+
+test("what is cancelled while it runs is stopped and does not come again", async () => {
+  const { clock, enqueue, held, signals, dispatcher, queue, runs } = setUp({ hold: true });
+  dispatcher.start();
+  await enqueue("a");
+  await clock.advance(0);
+  assert.equal(await dispatcher.cancel("none"), false);
+  assert.equal(await dispatcher.cancel("a"), true);
+  assert.equal(signals.get("a")?.reason.code, "cancelled");
+  held.get("a")?.(failed);
+  await clock.advance(24 * 3_600_000);
+  assert.deepEqual(runs, ["a 1"]);
+  assert.equal(await queue.deadLetter("a"), null);
+  assert.equal(await dispatcher.cancel("a"), false);
+});
+
 interface Story {
   readonly outcomes?: (lease: Lease) => Outcome;
   /** Whether runs last until the story ends them. */
   readonly hold?: boolean;
   readonly inFlightMax?: number;
   readonly laneLimit?: number;
+  /** What ends mean beside their outcome. */
+  readonly ending?: Omit<Ended, "outcome" | "policy">;
 }
 
-function setUp({ outcomes = () => succeeded, hold = false, inFlightMax = 100, laneLimit = 100 }: Story = {}) {
+function setUp({
+  outcomes = () => succeeded,
+  hold = false,
+  inFlightMax = 100,
+  laneLimit = 100,
+  ending = {},
+}: Story = {}) {
   const clock = new VirtualClock();
   const { queue } = openMemoryStore();
   const store = { broken: false };
@@ -254,15 +355,14 @@ function setUp({ outcomes = () => succeeded, hold = false, inFlightMax = 100, la
       const { id } = lease.item;
       runs.push(`${id} ${lease.attempt}`);
       signals.set(id, signal);
-      if (!hold) return outcomes(lease);
+      if (!hold) return { ...ending, policy: defaultRetryPolicy, outcome: outcomes(lease) };
       const { promise, resolve } = Promise.withResolvers<Outcome>();
       held.set(id, (outcome) => {
         held.delete(id);
         resolve(outcome);
       });
-      return await promise;
+      return { ...ending, policy: defaultRetryPolicy, outcome: await promise };
     },
-    policyOf: () => defaultRetryPolicy,
     laneLimit: () => laneLimit,
     inFlightMax,
     // A rejection that nobody handles ends the test run, as it would end the platform.
@@ -303,11 +403,27 @@ function watched(queue: Queue, store: { readonly broken: boolean }, calls: strin
     return await ask();
   };
   return {
+    ...unwatched(queue),
     enqueue: (items) => through("enqueue", () => queue.enqueue(items)),
     lease: (request) => through("lease", () => queue.lease(request)),
     extend: (receipt, untilMs) => through("extend", () => queue.extend(receipt, untilMs)),
     settle: (receipt, settlement) => through(`settle ${settlement.kind}`, () => queue.settle(receipt, settlement)),
     state: (nowMs) => through("state", () => queue.state(nowMs)),
-    deadLetters: (query) => through("deadLetters", () => queue.deadLetters(query)),
+  };
+}
+
+/** What the dispatcher itself never asks for. */
+function unwatched(
+  queue: Queue,
+): Pick<Queue, "cancel" | "find" | "attempts" | "lanes" | "deadLetters" | "deadLetter" | "replay" | "purge"> {
+  return {
+    cancel: (id, nowMs) => queue.cancel(id, nowMs),
+    find: (id, nowMs) => queue.find(id, nowMs),
+    attempts: (id) => queue.attempts(id),
+    lanes: (limit) => queue.lanes(limit),
+    deadLetters: (query) => queue.deadLetters(query),
+    deadLetter: (id) => queue.deadLetter(id),
+    replay: (ids, request) => queue.replay(ids, request),
+    purge: (ids) => queue.purge(ids),
   };
 }

@@ -1,19 +1,21 @@
 import type { Clock } from "../core/clock.ts";
-import { toKoineError } from "../core/errors.ts";
-import type { Outcome } from "../core/invocation.ts";
+import type { RetryPolicy } from "../core/enqueue.ts";
+import { type ErrorReport, toKoineError } from "../core/errors.ts";
+import type { Attempt, Outcome } from "../core/invocation.ts";
 import { limits } from "../core/limits.ts";
 import type { Logger, Supervise } from "../core/telemetry.ts";
-import type { Lease, Queue, Settlement } from "../store/store.ts";
+import type { Lease, Queue, QueueItem, Settlement } from "../store/store.ts";
 import { Claim } from "./claim.ts";
 import { Lanes } from "./lanes.ts";
-import { decideRetry, type RetryPolicy } from "./retry.ts";
+import { decideRetry, defaultRetryPolicy } from "./retry.ts";
 
 export interface DispatcherOptions {
   readonly queue: Queue;
   readonly clock: Clock;
-  /** Runs the item. The signal aborts when the claim was lost or the platform must stop; what throws counts as a fault of the platform. */
-  readonly invoke: (lease: Lease, signal: AbortSignal) => Promise<Outcome>;
-  readonly policyOf: (lane: string) => RetryPolicy;
+  /** Runs the item. The signal aborts when the claim was lost or cancelled, or the platform must stop; what throws counts as a fault of the platform. */
+  readonly invoke: (lease: Lease, signal: AbortSignal) => Promise<Ended>;
+  /** Told of every claim that was settled. */
+  readonly onSettled?: (lease: Lease, settlement: Settlement, outcome: Outcome) => void;
   /** Most items of a lane that run at a time. */
   readonly laneLimit: (lane: string) => number;
   /** Most items that run at a time. */
@@ -23,6 +25,22 @@ export interface DispatcherOptions {
   readonly leaseMs?: number;
   /** From 0 to 1. */
   readonly random?: () => number;
+}
+
+/** How queued work has ended, and what its end means. */
+export interface Ended {
+  readonly outcome: Outcome;
+  readonly policy: RetryPolicy;
+  /** Whether another attempt may succeed; absent: it may. */
+  readonly retryable?: boolean | undefined;
+  /** The least wait before another attempt, in milliseconds. */
+  readonly retryAfterMs?: number | undefined;
+  /** What of the payload is left to be done, where that is not all of it. */
+  readonly remaining?: Uint8Array | undefined;
+  /** What is enqueued in the same commit when it is done or dead. */
+  readonly followUps?:
+    | ((settlement: Extract<Settlement, { kind: "done" | "dead" }>) => readonly QueueItem[])
+    | undefined;
 }
 
 const LEASES_PER_CALL = 64;
@@ -58,6 +76,14 @@ export class Dispatcher {
   start(): void {
     this.#state = "idle";
     this.#wake();
+  }
+
+  /** Stops an item that runs here, for good. */
+  async cancel(id: string): Promise<boolean> {
+    const claim = [...this.#claims].find(({ lease }) => lease.item.id === id);
+    const cancelled = (await claim?.cancel()) ?? false;
+    if (cancelled) this.notify();
+    return cancelled;
   }
 
   /** Something was enqueued, or a lane may run more than before. */
@@ -124,8 +150,14 @@ export class Dispatcher {
     for (;;) {
       const limit = Math.min(LEASES_PER_CALL, inFlightMax - this.#claims.size);
       if (limit <= 0 || !this.#isLooking()) return;
-      const laneRoom = this.#lanes.room(limit);
-      const leases = await queue.lease({ limit, nowMs: clock.nowMs(), leaseMs: this.#leaseMs, laneRoom });
+      const { laneRoom, roomPerLane } = this.#lanes.room(inFlightMax - this.#claims.size);
+      const leases = await queue.lease({
+        limit,
+        nowMs: clock.nowMs(),
+        leaseMs: this.#leaseMs,
+        laneRoom,
+        roomPerLane,
+      });
       this.#lanes.forgetQuiet(laneRoom, leases);
       for (const lease of leases) this.#begin(lease);
       if (leases.length < limit) return;
@@ -152,17 +184,18 @@ export class Dispatcher {
 
   async #run(claim: Claim): Promise<void> {
     const { lane } = claim.lease.item;
-    let comesAgain = false;
+    let leadsOn = false;
     try {
-      const outcome = await this.#invoke(claim);
+      const startedAtMs = this.#options.clock.nowMs();
+      const ended = await this.#invoke(claim);
       this.#lanes.leave(lane);
       // The lane's next item need not wait until this one is settled; both can share a commit.
       this.notify();
-      const settlement = this.#decide(claim.lease, outcome);
-      await claim.settle(settlement);
-      comesAgain = settlement.kind === "retry" || settlement.kind === "release";
+      const settlement = this.#decide(claim.lease, ended, startedAtMs);
+      if (await claim.settle(settlement)) this.#options.onSettled?.(claim.lease, settlement, ended.outcome);
+      leadsOn = settlement.kind === "retry" || settlement.kind === "release" || letsFollow(claim.lease, settlement);
     } finally {
-      this.#end(claim, comesAgain);
+      this.#end(claim, leadsOn);
     }
   }
 
@@ -171,35 +204,80 @@ export class Dispatcher {
     this.#end(claim, false);
   }
 
-  async #invoke(claim: Claim): Promise<Outcome> {
+  async #invoke(claim: Claim): Promise<Ended> {
     try {
-      return await claim.run(this.#options.invoke);
+      return await this.#options.invoke(claim.lease, claim.signal);
     } catch (thrown) {
       const error = toKoineError(thrown).report();
       this.#options.logger.log("error", "running queued work failed", {
         id: claim.lease.item.id,
         error: error.message,
       });
-      return { kind: "failed", fault: "platform", error };
+      return { outcome: { kind: "failed", fault: "platform", error }, policy: defaultRetryPolicy };
     }
   }
 
-  #decide({ item, attempt }: Lease, outcome: Outcome): Settlement {
-    const { clock, policyOf, random = Math.random } = this.#options;
-    return decideRetry({
-      attempt,
+  #decide({ item, attempt: number, hasFailed }: Lease, ended: Ended, startedAtMs: number): Settlement {
+    const { clock, random = Math.random } = this.#options;
+    const { outcome, policy, retryable, retryAfterMs, remaining: payload, followUps } = ended;
+    const nowMs = clock.nowMs();
+    const settlement = decideRetry({
+      attempt: number,
       outcome,
       enqueuedAtMs: item.enqueuedAtMs,
-      nowMs: clock.nowMs(),
-      policy: policyOf(item.lane),
+      nowMs,
+      policy,
       random: random(),
+      retryable,
+      retryAfterMs,
     });
+    const attempt = recordOf({ number, startedAtMs, endedAtMs: nowMs, outcome });
+    const left = payload === undefined ? {} : { payload };
+    switch (settlement.kind) {
+      case "retry":
+        return { ...settlement, attempt, ...left };
+      case "release":
+        return settlement;
+      case "done":
+        if (followUps !== undefined)
+          return { ...settlement, attempt, followUps: followUps({ ...settlement, attempt }) };
+        // An only attempt that went well is told by the activation.
+        return hasFailed === true ? { ...settlement, attempt } : settlement;
+      case "dead":
+        return { ...settlement, attempt, ...left, followUps: followUps?.({ ...settlement, attempt }) ?? [] };
+      default:
+        return settlement satisfies never;
+    }
   }
 
-  #end(claim: Claim, comesAgain: boolean): void {
-    const wasFull = this.#claims.size >= this.#options.inFlightMax;
+  #end(claim: Claim, leadsOn: boolean): void {
+    // Below half a lane had all the places it wanted: its share of those that are free was larger than what it runs.
+    const wasCrowded = this.#claims.size * 2 >= this.#options.inFlightMax;
     this.#claims.delete(claim);
     // What comes again may fall due before anything that the timer knows of.
-    if (wasFull || comesAgain) this.notify();
+    if (wasCrowded || leadsOn) this.notify();
   }
+}
+
+/** Whether the end of an item makes another one due. */
+function letsFollow({ item }: Lease, settlement: Settlement): boolean {
+  return item.orderingKey !== undefined || ("followUps" in settlement && (settlement.followUps?.length ?? 0) > 0);
+}
+
+/** An attempt as it is kept: without what could make it long. */
+function recordOf({
+  outcome,
+  ...times
+}: Pick<Attempt, "number" | "startedAtMs" | "endedAtMs"> & { readonly outcome: Outcome }): Attempt {
+  const error = outcome.kind === "succeeded" ? null : shortened(outcome.error);
+  return { ...times, outcome: outcome.kind, error };
+}
+
+function shortened(error: ErrorReport): ErrorReport {
+  const cut = (text: string): string => text.slice(0, limits.attemptTextLengthMax);
+  const { cause, message } = error;
+  if (cause === undefined) return { ...error, message: cut(message) };
+  const { stack, ...rest } = cause;
+  const kept = { ...rest, message: cut(rest.message), ...(stack === undefined ? {} : { stack: cut(stack) }) };
+  return { ...error, message: cut(message), cause: kept };
 }

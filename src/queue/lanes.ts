@@ -24,14 +24,19 @@ export class Lanes {
     this.#running.set(lane, Math.max(0, (this.#running.get(lane) ?? 0) - 1));
   }
 
-  /** Free places of the known lanes that have fewer than `limit`. */
-  room(limit: number): Record<string, number> {
-    const room: Record<string, number> = {};
+  /**
+   * Free places of the known lanes that have fewer than a lane that runs nothing, and the places of such a one. A lane may run as many as there are
+   * places left for others, so that one which is slow never holds all of them.
+   * @param free places in all
+   */
+  room(free: number): { readonly laneRoom: Record<string, number>; readonly roomPerLane: number } {
+    const roomPerLane = shareOf(free, 0);
+    const laneRoom: Record<string, number> = {};
     for (const [lane, running] of this.#running) {
-      const free = Math.max(0, this.#limitOf(lane) - running);
-      if (free < limit) room[lane] = free;
+      const room = Math.max(0, Math.min(this.#limitOf(lane) - running, shareOf(free, running)));
+      if (room < roomPerLane) laneRoom[lane] = room;
     }
-    return room;
+    return { laneRoom, roomPerLane };
   }
 
   /**
@@ -47,4 +52,8 @@ export class Lanes {
       if (room[lane] !== 0 || quiet > QUIET_LANES_MAX) this.#running.delete(lane);
     }
   }
+}
+
+function shareOf(free: number, running: number): number {
+  return Math.ceil((free - running) / 2);
 }

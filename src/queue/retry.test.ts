@@ -30,9 +30,13 @@ const rejected: Outcome = {
   retryAfterMs: 5_000,
 };
 
-function decide(outcome: Outcome, parts: { attempt?: number; ageMs?: number; random?: number } = {}) {
-  const { attempt = 1, ageMs = 0, random = MIDDLE } = parts;
-  return decideRetry({ attempt, outcome, enqueuedAtMs: T0 - ageMs, nowMs: T0, policy: defaultRetryPolicy, random });
+function decide(
+  outcome: Outcome,
+  parts: { attempt?: number; ageMs?: number; random?: number; retryable?: boolean; retryAfterMs?: number } = {},
+) {
+  const { attempt = 1, ageMs = 0, random = MIDDLE, retryable, retryAfterMs } = parts;
+  const given = { attempt, outcome, enqueuedAtMs: T0 - ageMs, nowMs: T0, policy: defaultRetryPolicy, random };
+  return decideRetry({ ...given, retryable, retryAfterMs });
 }
 
 test("what succeeded is done, at any attempt and age", () => {
@@ -41,15 +45,27 @@ test("what succeeded is done, at any attempt and age", () => {
 });
 
 test("a failure is tried again after one minute, then after two, then it is dead with its reason", () => {
-  for (const outcome of [failed, refused, timedOut]) {
+  for (const outcome of [failed, timedOut]) {
     assert.deepEqual(decide(outcome), { kind: "retry", dueAtMs: T0 + 60_000 });
     assert.deepEqual(decide(outcome, { attempt: 2 }), { kind: "retry", dueAtMs: T0 + 120_000 });
   }
   assert.deepEqual(decide(failed, { attempt: 3 }), {
     kind: "dead",
     reason: "failed 3 times; the last time handler-failed: no",
+    code: "handler-failed",
     atMs: T0,
   });
+});
+
+test("what is its caller's fault, or is said not to be worth it, is not tried again", () => {
+  assert.equal(decide(refused).kind, "dead");
+  assert.equal(decide(failed, { retryable: false }).kind, "dead");
+  assert.equal(decide(broken, { retryable: false }).kind, "release");
+});
+
+test("a wait that was asked for is kept, also beyond the policy's own", () => {
+  assert.deepEqual(decide(failed, { retryAfterMs: 90_000 }), { kind: "retry", dueAtMs: T0 + 90_000 });
+  assert.deepEqual(decide(failed, { retryAfterMs: 1_000 }), { kind: "retry", dueAtMs: T0 + 60_000 });
 });
 
 test("items that failed together are not tried again together", () => {

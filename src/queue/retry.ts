@@ -1,30 +1,23 @@
+import type { RetryPolicy } from "../core/enqueue.ts";
 import type { ErrorReport } from "../core/errors.ts";
 import type { Outcome } from "../core/invocation.ts";
 import { limits } from "../core/limits.ts";
 import type { Settlement } from "../store/store.ts";
 
-/** How queued work of a lane is tried again. */
-export interface RetryPolicy {
-  /** Attempts that count, the first included. */
-  readonly attemptsMax: number;
-  /** Age since it was enqueued, at which an item is given up, in milliseconds. */
-  readonly ageMsMax: number;
-  /** Wait after the first failed attempt, after the second, and so on; the last one stays. */
-  readonly delaysMs: readonly number[];
-}
-
 export const defaultRetryPolicy: RetryPolicy = {
-  attemptsMax: limits.asyncAttemptsMax,
-  ageMsMax: limits.asyncAgeMsMax,
+  attemptsMax: limits.asyncAttemptsDefault,
+  ageMsMax: limits.asyncAgeMsDefault,
   delaysMs: [60_000, 120_000],
 };
 
 /**
- * What becomes of a claim whose invocation has ended. What failed through its caller or its function, or timed out, is tried again until the attempts
- * are used up; what the platform could not run (no slot, overload, a fault of its own, stopping) waits without counting as an attempt. Both end with
- * the item's greatest age, before which there is one last attempt.
+ * What becomes of a claim whose invocation has ended. What failed through its function, or timed out, is tried again until the attempts are used up;
+ * what the platform could not run (no slot, overload, a fault of its own, stopping) waits without counting as an attempt. Both end with the item's
+ * greatest age, before which there is one last attempt. What is its caller's fault (the function is gone, the payload is no JSON), or said not to be
+ * worth another attempt, is dead at once.
  *
  * @param request.random from 0 to 1, spreads what failed together
+ * @param request.retryAfterMs the least wait before the next attempt
  */
 export function decideRetry(request: {
   readonly attempt: number;
@@ -33,8 +26,10 @@ export function decideRetry(request: {
   readonly nowMs: number;
   readonly policy: RetryPolicy;
   readonly random: number;
+  readonly retryable?: boolean | undefined;
+  readonly retryAfterMs?: number | undefined;
 }): Settlement {
-  const { attempt, outcome, enqueuedAtMs, nowMs, policy, random } = request;
+  const { attempt, outcome, enqueuedAtMs, nowMs, policy, random, retryable = true, retryAfterMs = 0 } = request;
   if (outcome.kind === "succeeded") return { kind: "done" };
   const ageMs = Math.max(0, nowMs - enqueuedAtMs);
   if (ageMs >= policy.ageMsMax) {
@@ -48,15 +43,17 @@ export function decideRetry(request: {
       return { kind: "release", dueAtMs: dueAfter(Math.max(outcome.retryAfterMs, pauseMs(ageMs))) };
     case "failed":
       if (outcome.fault === "platform") return { kind: "release", dueAtMs: dueAfter(pauseMs(ageMs)) };
+      if (outcome.fault === "caller" || !retryable) return dead(nowMs, "cannot succeed", outcome.error);
       break;
     case "timedOut":
       break;
     default:
       return outcome satisfies never;
   }
-  if (attempt >= policy.attemptsMax) return dead(nowMs, `failed ${attempt} times`, outcome.error);
+  if (attempt >= policy.attemptsMax)
+    return dead(nowMs, `failed ${attempt} ${attempt === 1 ? "time" : "times"}`, outcome.error);
   const delayMs = policy.delaysMs[attempt - 1] ?? policy.delaysMs.at(-1) ?? 0;
-  return { kind: "retry", dueAtMs: dueAfter(delayMs) };
+  return { kind: "retry", dueAtMs: Math.max(dueAfter(delayMs), nowMs + retryAfterMs) };
 }
 
 const PAUSE_MS_MIN = 1_000;
@@ -76,5 +73,5 @@ function spread(delayMs: number, random: number): number {
 }
 
 function dead(atMs: number, reason: string, error: ErrorReport): Settlement {
-  return { kind: "dead", reason: `${reason}; the last time ${error.code}: ${error.message}`, atMs };
+  return { kind: "dead", reason: `${reason}; the last time ${error.code}: ${error.message}`, code: error.code, atMs };
 }

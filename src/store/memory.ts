@@ -2,19 +2,12 @@ import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { KoineError } from "../core/errors.ts";
 import type { Activation, LogRecord } from "../core/invocation.ts";
-import { limits } from "../core/limits.ts";
+import { MemoryQueue } from "./memory/queue.ts";
 import type {
   ActivationLog,
   ActivationQuery,
   Blobs,
-  DeadLetter,
-  Lease,
   LogQuery,
-  Queue,
-  QueueItem,
-  QueueState,
-  Receipt,
-  Settlement,
   Store,
   StoredLogRecord,
   ValueChange,
@@ -174,115 +167,6 @@ class MemoryLog implements ActivationLog {
 const LINE_BYTES = 200;
 const ACTIVATION_BYTES = 400;
 
-interface StoredItem {
-  readonly item: QueueItem;
-  readonly claim: { readonly epoch: number; readonly untilMs: number } | null;
-  readonly attempts: number;
-}
-
-class MemoryQueue implements Queue {
-  readonly #items = new Map<string, StoredItem>();
-  readonly #dead = new Map<string, DeadLetter>();
-  #epoch = 0;
-
-  async enqueue(items: readonly QueueItem[]): Promise<void> {
-    for (const item of items) {
-      if (this.#items.has(item.id)) continue;
-      const copy = { ...item, payload: Uint8Array.from(item.payload) };
-      this.#items.set(item.id, { item: copy, claim: null, attempts: 0 });
-    }
-  }
-
-  async lease(request: Parameters<Queue["lease"]>[0]): Promise<readonly Lease[]> {
-    const { limit, nowMs, leaseMs, laneRoom = {} } = request;
-    const lanes = Map.groupBy(
-      [...this.#items.values()]
-        .filter((stored) => readyAtMs(stored) <= nowMs)
-        .toSorted((a, b) => readyAtMs(a) - readyAtMs(b)),
-      (stored) => stored.item.lane,
-    );
-    return [...lanes]
-      .flatMap(([lane, stored]) => stored.slice(0, laneRoom[lane] ?? limit).map((item, place) => ({ item, place })))
-      .toSorted((a, b) => a.place - b.place || readyAtMs(a.item) - readyAtMs(b.item))
-      .slice(0, limit)
-      .map(({ item: { item, attempts } }) => {
-        const claim = { epoch: ++this.#epoch, untilMs: nowMs + leaseMs };
-        this.#items.set(item.id, { item, claim, attempts: attempts + 1 });
-        return { item, receipt: { id: item.id, epoch: claim.epoch }, attempt: attempts + 1 };
-      });
-  }
-
-  async extend(receipt: Receipt, untilMs: number): Promise<boolean> {
-    const held = this.#held(receipt);
-    if (held === null) return false;
-    this.#items.set(receipt.id, { ...held, claim: { epoch: receipt.epoch, untilMs } });
-    return true;
-  }
-
-  async settle(receipt: Receipt, settlement: Settlement): Promise<boolean> {
-    const held = this.#held(receipt);
-    if (held === null) return false;
-    const { item, attempts } = held;
-    const again = (dueAtMs: number, attempts: number): void => {
-      this.#items.set(item.id, { item: { ...item, dueAtMs }, claim: null, attempts });
-    };
-    switch (settlement.kind) {
-      case "done":
-        this.#items.delete(item.id);
-        return true;
-      case "retry":
-        again(settlement.dueAtMs, attempts);
-        return true;
-      case "release":
-        again(settlement.dueAtMs ?? item.dueAtMs, attempts - 1);
-        return true;
-      case "dead":
-        this.#items.delete(item.id);
-        this.#bury({ item, attempts, reason: settlement.reason, atMs: settlement.atMs });
-        return true;
-      default:
-        return settlement satisfies never;
-    }
-  }
-
-  async state(nowMs: number): Promise<QueueState> {
-    const all = [...this.#items.values()];
-    const leased = all.filter(({ claim }) => claim !== null && claim.untilMs > nowMs).length;
-    return {
-      waiting: all.length - leased,
-      leased,
-      dead: this.#dead.size,
-      nextDueAtMs: least(all.map(readyAtMs).filter((atMs) => atMs > nowMs)),
-      oldestEnqueuedAtMs: least(all.map(({ item }) => item.enqueuedAtMs)),
-    };
-  }
-
-  async deadLetters(query: {
-    readonly lane?: string;
-    readonly after?: string;
-    readonly limit: number;
-  }): Promise<readonly DeadLetter[]> {
-    const { lane, after, limit } = query;
-    return [...this.#dead.values()]
-      .filter(({ item }) => lane === undefined || item.lane === lane)
-      .filter(({ item }) => after === undefined || compareBytes(item.id, after) > 0)
-      .toSorted((a, b) => compareBytes(a.item.id, b.item.id))
-      .slice(0, limit);
-  }
-
-  #held(receipt: Receipt): StoredItem | null {
-    const stored = this.#items.get(receipt.id);
-    return stored?.claim?.epoch === receipt.epoch ? stored : null;
-  }
-
-  #bury(letter: DeadLetter): void {
-    this.#dead.delete(letter.item.id);
-    this.#dead.set(letter.item.id, letter);
-    const [oldest] = this.#dead.keys();
-    if (this.#dead.size > limits.deadLettersMax && oldest !== undefined) this.#dead.delete(oldest);
-  }
-}
-
 class MemoryBlobs implements Blobs {
   readonly #blobs = new Map<string, Buffer>();
 
@@ -309,14 +193,6 @@ class MemoryBlobs implements Blobs {
   async list(): Promise<readonly string[]> {
     return [...this.#blobs.keys()].toSorted(compareBytes);
   }
-}
-
-function readyAtMs({ item, claim }: StoredItem): number {
-  return claim === null ? item.dueAtMs : claim.untilMs;
-}
-
-function least(times: readonly number[]): number | null {
-  return times.length === 0 ? null : times.reduce((a, b) => Math.min(a, b));
 }
 
 function compareBytes(a: string, b: string): number {

@@ -1,14 +1,24 @@
 import { access, constants, mkdir } from "node:fs/promises";
+import type { Accepted } from "../core/enqueue.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
+import type { Attempt } from "../core/invocation.ts";
 import type { Logger } from "../core/telemetry.ts";
 import { openChannel, type Channel } from "./sqlite/channel.ts";
 import type { DurableOperations, JournalOperations } from "./sqlite/formats.ts";
 import { SqliteLog } from "./sqlite/journal.ts";
 import type { StoredValue } from "./sqlite/values.ts";
+import { refusalError, type Refusal } from "./admission.ts";
 import type {
   DeadLetter,
+  DeadLetterHead,
+  DeadLetterQuery,
+  LaneState,
   Lease,
+  LeaseRequest,
+  NewQueueItem,
   Queue,
+  QueueBounds,
+  QueuedItem,
   QueueItem,
   QueueState,
   Receipt,
@@ -23,6 +33,8 @@ export interface SqliteOpening {
   /** Made when it is not there. */
   readonly directory: string;
   readonly logger?: Logger;
+  /** Told when a file cannot be used any more although nobody closed it; all calls fail from then on, so the process should end. */
+  readonly onFailed?: (error: KoineError) => void;
   /** Most pages of 4 KiB each of the two files may have; absent: as many as the disk has. */
   readonly pagesMax?: number;
 }
@@ -36,8 +48,8 @@ export async function openSqliteStore(opening: SqliteOpening): Promise<Omit<Stor
   const { directory, pagesMax = null } = opening;
   await prepareDirectory(directory);
   const [durable, journal] = await Promise.allSettled([
-    openChannel<DurableOperations>({ directory, format: "durable", pagesMax }),
-    openChannel<JournalOperations>({ directory, format: "journal", pagesMax }),
+    openChannel<DurableOperations>({ directory, format: "durable", pagesMax }, opening.onFailed),
+    openChannel<JournalOperations>({ directory, format: "journal", pagesMax }, opening.onFailed),
   ]);
   if (durable.status === "rejected" || journal.status === "rejected") {
     if (durable.status === "fulfilled") await durable.value.close();
@@ -102,22 +114,37 @@ class SqliteValues implements Values {
 
 class SqliteQueue implements Queue {
   readonly #file: Channel<DurableOperations>;
+  #bounds: Omit<QueueBounds, "nowMs"> | null = null;
 
   constructor(file: Channel<DurableOperations>) {
     this.#file = file;
   }
 
-  async enqueue(items: readonly QueueItem[]): Promise<void> {
-    // A message carries the whole memory behind a view, so a payload that was cut out of a larger buffer goes as a copy.
-    await this.#file.call(
-      "enqueue",
-      items.map((item) => ({ ...item, payload: new Uint8Array(item.payload) })),
-    );
+  async enqueue(items: readonly NewQueueItem[], bounds?: QueueBounds): Promise<readonly Accepted[]> {
+    if (bounds !== undefined) this.#useBounds(bounds);
+    const answer = accepted(await this.#file.call("enqueue", items.map(copied), bounds?.nowMs ?? null));
+    return answer ?? items.map(({ id }) => ({ activationId: id, duplicate: false }));
   }
 
-  async lease(request: Parameters<Queue["lease"]>[0]): Promise<readonly Lease[]> {
-    const { limit, nowMs, leaseMs, laneRoom = {} } = request;
-    return await this.#file.call("lease", limit, nowMs, leaseMs, laneRoom);
+  /** They travel when they are others than before, ahead of the call that they bound. */
+  #useBounds({ lengthMax, ageMsMax, deadLettersMax, keysMax }: QueueBounds): void {
+    const bounds = { lengthMax, ageMsMax, deadLettersMax, keysMax };
+    const known = this.#bounds;
+    if (
+      known !== null &&
+      known.lengthMax === lengthMax &&
+      known.ageMsMax === ageMsMax &&
+      known.deadLettersMax === deadLettersMax &&
+      known.keysMax === keysMax
+    )
+      return;
+    this.#bounds = bounds;
+    // Its failure is that of the call that follows it.
+    this.#file.call("setQueueBounds", bounds).catch(() => {});
+  }
+
+  async lease({ laneRoom = {}, roomPerLane, ...request }: LeaseRequest): Promise<readonly Lease[]> {
+    return await this.#file.call("lease", { ...request, laneRoom, roomPerLane: roomPerLane ?? null });
   }
 
   async extend(receipt: Receipt, untilMs: number): Promise<boolean> {
@@ -125,20 +152,69 @@ class SqliteQueue implements Queue {
   }
 
   async settle(receipt: Receipt, settlement: Settlement): Promise<boolean> {
-    return await this.#file.call("settle", receipt, settlement);
+    return await this.#file.call("settle", receipt, copiedSettlement(settlement));
+  }
+
+  async cancel(id: string, nowMs: number): ReturnType<Queue["cancel"]> {
+    return await this.#file.call("cancel", id, nowMs);
+  }
+
+  async find(id: string, nowMs: number): Promise<QueuedItem | null> {
+    return await this.#file.call("queueFind", id, nowMs);
+  }
+
+  async attempts(id: string): Promise<readonly Attempt[]> {
+    return await this.#file.call("queueAttempts", id);
   }
 
   async state(nowMs: number): Promise<QueueState> {
     return await this.#file.call("queueState", nowMs);
   }
 
-  async deadLetters(query: {
-    readonly lane?: string;
-    readonly after?: string;
-    readonly limit: number;
-  }): Promise<readonly DeadLetter[]> {
-    return await this.#file.call("deadLetters", query.lane ?? null, query.after ?? null, query.limit);
+  async lanes(limit: number): Promise<readonly LaneState[]> {
+    return await this.#file.call("queueLanes", limit);
   }
+
+  async deadLetters(query: DeadLetterQuery): Promise<readonly DeadLetterHead[]> {
+    return await this.#file.call("deadLetters", query);
+  }
+
+  async deadLetter(id: string): Promise<DeadLetter | null> {
+    return await this.#file.call("deadLetter", id);
+  }
+
+  async replay(ids: readonly string[], request: Parameters<Queue["replay"]>[1]): Promise<readonly string[]> {
+    const { nowMs, spacingMs, bounds = null } = request;
+    return accepted(await this.#file.call("replay", ids, { nowMs, spacingMs, bounds }));
+  }
+
+  async purge(ids: readonly string[]): Promise<number> {
+    return await this.#file.call("purge", ids);
+  }
+}
+
+/** A message carries the whole memory behind a view, so a payload that was cut out of a larger buffer goes as a copy. */
+function copied<Item extends QueueItem>(item: Item): Item {
+  return { ...item, payload: new Uint8Array(item.payload) };
+}
+
+function copiedSettlement(settlement: Settlement): Settlement {
+  if (!("payload" in settlement) && !("followUps" in settlement)) return settlement;
+  const { payload, followUps } = { payload: undefined, followUps: undefined, ...settlement };
+  return {
+    ...settlement,
+    ...(payload === undefined ? {} : { payload: new Uint8Array(payload) }),
+    ...(followUps === undefined ? {} : { followUps: followUps.map(copied) }),
+  };
+}
+
+function accepted<Answer>(answer: Answer | Refusal): Answer {
+  if (isRefusal(answer)) throw refusalError(answer);
+  return answer;
+}
+
+function isRefusal(answer: unknown): answer is Refusal {
+  return typeof answer === "object" && answer !== null && "code" in answer;
 }
 
 function toEntry({ key, json, revision }: StoredValue): ValueEntry {

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
-import type { Lease, Queue, QueueItem } from "../store.ts";
+import { limits } from "../../core/limits.ts";
+import type { Lease, LeaseRequest, Queue, QueueItem } from "../store.ts";
+import { queueKeepingConformance } from "./queue-keeping.ts";
 
 const T0 = 1_700_000_000_000;
 const LEASE_MS = 60_000;
@@ -12,6 +14,7 @@ export function queueConformance(open: Open): void {
   settlementTests(open);
   fairnessTests(open);
   stateTests(open);
+  queueKeepingConformance(open);
 }
 
 function claimTests(open: Open): void {
@@ -147,28 +150,6 @@ function settlementTests(open: Open): void {
     assert.deepEqual(await lease(queue, { nowMs: T0 + 699 }), []);
     assert.equal((await lease(queue, { nowMs: T0 + 700 }))[0]?.attempt, 1);
   });
-
-  test("dead letters keep item, attempts, reason and time, by lane and in pages", async (context) => {
-    const queue = await open(context);
-    await queue.enqueue(["c", "a", "b"].map((id) => item(id, { lane: id === "b" ? "other" : "main" })));
-    for (const held of await lease(queue)) {
-      await queue.settle(held.receipt, { kind: "dead", reason: `no ${held.item.id}`, atMs: T0 + 3 });
-    }
-    const [first, ...rest] = await queue.deadLetters({ limit: 10 });
-    assert.deepEqual(
-      { ...first, item: plain(first) },
-      {
-        item: { ...item("a", { lane: "main" }), payload: [...item("a").payload] },
-        attempts: 1,
-        reason: "no a",
-        atMs: T0 + 3,
-      },
-    );
-    assert.deepEqual(ids(rest), ["b", "c"]);
-    assert.deepEqual(ids(await queue.deadLetters({ lane: "main", limit: 10 })), ["a", "c"]);
-    assert.deepEqual(ids(await queue.deadLetters({ after: "a", limit: 1 })), ["b"]);
-    assert.deepEqual(await lease(queue, { nowMs: T0 + 99 * LEASE_MS }), []);
-  });
 }
 
 function fairnessTests(open: Open): void {
@@ -191,15 +172,54 @@ function fairnessTests(open: Open): void {
       item("z1", { lane: "z", dueAtMs: T0 }),
     ]);
     assert.deepEqual(ids(await lease(queue, { limit: 2 })), ["y1", "x1"]);
-    assert.deepEqual(ids(await lease(queue, { limit: 2 })), ["x2", "z1"]);
+    assert.deepEqual(ids(await lease(queue, { limit: 2 })), ["z1", "x2"]);
   });
 
   test("a lane gives no more than its room", async (context) => {
     const queue = await open(context);
     await queue.enqueue(["a1", "a2", "a3", "b1", "b2", "c1"].map((id) => item(id, { lane: id.slice(0, 1) })));
     assert.deepEqual(ids(await lease(queue, { laneRoom: { a: 2, b: 0, none: 1 } })), ["a1", "c1", "a2"]);
-    assert.deepEqual(ids(await lease(queue, { laneRoom: { b: 1 } })), ["a3", "b1"]);
+    assert.deepEqual(ids(await lease(queue, { laneRoom: { b: 1 } })), ["b1", "a3"]);
     assert.deepEqual(ids(await lease(queue)), ["b2"]);
+  });
+
+  test("lanes without a room of their own give no more than others may", async (context) => {
+    const queue = await open(context);
+    await queue.enqueue(["a1", "a2", "a3", "b1", "b2"].map((id) => item(id, { lane: id.slice(0, 1) })));
+    assert.deepEqual(ids(await lease(queue, { roomPerLane: 1, laneRoom: { a: 2 } })), ["a1", "b1", "a2"]);
+  });
+
+  test("a place that falls free goes to a lane that has fewer claims, however old the work of others", async (context) => {
+    const queue = await open(context);
+    const old = Array.from({ length: 9 }, (_, index) => item(`a${index}`, { lane: "a", dueAtMs: T0 - 5_000 + index }));
+    await queue.enqueue([...old, item("b0", { lane: "b" }), item("b1", { lane: "b" })]);
+    assert.deepEqual(ids(await lease(queue, { limit: 3 })), ["a0", "b0", "a1"]);
+    assert.deepEqual(ids(await lease(queue, { limit: 1 })), ["b1"]);
+  });
+
+  test("lanes with as many claims take turns, also when each claims one at a time", async (context) => {
+    const queue = await open(context);
+    const old = Array.from({ length: 3 }, (_, index) => item(`a${index}`, { lane: "a", dueAtMs: T0 - 5_000 + index }));
+    await queue.enqueue([...old, ...["b0", "b1", "b2"].map((id) => item(id, { lane: "b" }))]);
+    const order: string[] = [];
+    for (let turn = 0; turn < 6; turn++) {
+      const [held] = await lease(queue, { limit: 1 });
+      order.push(held?.item.id ?? "");
+      await queue.settle(receiptOf(held), { kind: "done" });
+    }
+    assert.deepEqual(order, ["a0", "b0", "a1", "b1", "a2", "b2"]);
+  });
+
+  test("a higher priority goes first within its lane, but a lower one does not wait for ever", async (context) => {
+    const queue = await open(context);
+    const apart = limits.priorityAgeMs;
+    await queue.enqueue([
+      item("low", { priority: 2, dueAtMs: T0 - 1 }),
+      item("normal", { dueAtMs: T0 - 1 }),
+      item("high", { priority: 0 }),
+      item("old low", { priority: 2, dueAtMs: T0 - 2 * apart - 1 }),
+    ]);
+    assert.deepEqual(ids(await lease(queue)), ["old low", "high", "normal", "low"]);
   });
 }
 
@@ -234,10 +254,7 @@ function item(id: string, parts: Partial<QueueItem> = {}): QueueItem {
   return { id, lane: "lane", payload: Buffer.from(`payload of ${id}`), dueAtMs: T0, enqueuedAtMs: T0, ...parts };
 }
 
-async function lease(
-  queue: Queue,
-  parts: { limit?: number; nowMs?: number; laneRoom?: Record<string, number> } = {},
-): Promise<readonly Lease[]> {
+async function lease(queue: Queue, parts: Partial<LeaseRequest> = {}): Promise<readonly Lease[]> {
   return await queue.lease({ limit: 100, nowMs: T0, leaseMs: LEASE_MS, ...parts });
 }
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Activation, LogRecord } from "../../core/invocation.ts";
-import { BLOCK_ROWS_MAX, readRows } from "./activation-rows.ts";
+import { BLOCK_ROWS_MAX, type PackedActivations, PackedReader } from "./activation-rows.ts";
 import { Backlog } from "./backlog.ts";
 
 test("beyond the bound the oldest lines go first, then the oldest activations, and are counted", () => {
@@ -13,7 +13,7 @@ test("beyond the bound the oldest lines go first, then the oldest activations, a
   const { activations, logs } = backlog.take(10);
   assert.ok(activations !== null);
   assert.deepEqual(
-    readRows(activations.text()).map(({ id }) => id),
+    unpacked(activations.pack()).map(({ id }) => id),
     ["b", "c", "d", "e"],
   );
   assert.deepEqual(logs, []);
@@ -47,7 +47,7 @@ test("many activations come in blocks, in order, whatever their text", () => {
   backlog.add({ activations: [odd, large, ...many], logs: [] });
   const taken: Activation[] = [];
   for (let block = backlog.take(0).activations; block !== null; block = backlog.take(0).activations)
-    taken.push(...readRows(block.text()));
+    taken.push(...unpacked(block.pack()));
   assert.deepEqual(taken, [odd, large, ...many]);
   assert.equal(backlog.records, 0);
 });
@@ -61,4 +61,10 @@ function activation(id: string): Activation {
 function line(text: string): LogRecord {
   const names = { namespace: "default", package: "", name: "hello", version: 1, instanceId: "i", activationId: null };
   return { ...names, timeMs: 0, stream: "stdout", line: text };
+}
+
+function unpacked(packed: PackedActivations): readonly Activation[] {
+  const activations: Activation[] = [];
+  for (const reader = new PackedReader(packed); reader.advance();) activations.push(reader.activation());
+  return activations;
 }

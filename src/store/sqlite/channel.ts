@@ -10,7 +10,10 @@ interface Pending {
 }
 
 /** Starts the thread of a database file and resolves once the file is open. @throws KoineError as `openDatabase` */
-export async function openChannel<Called extends Operations>(opening: ThreadOpening): Promise<Channel<Called>> {
+export async function openChannel<Called extends Operations>(
+  opening: ThreadOpening,
+  onFailed?: (error: KoineError) => void,
+): Promise<Channel<Called>> {
   // The extension is ours: `.ts` from source, `.js` when built.
   const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
   const thread = new Worker(new URL(`./thread${extension}`, import.meta.url), {
@@ -20,7 +23,7 @@ export async function openChannel<Called extends Operations>(opening: ThreadOpen
   try {
     const [started]: Started[] = await once(thread, "message");
     if (started?.started === false) throw fromWire(started.error);
-    return new Channel<Called>(thread);
+    return new Channel<Called>(thread, onFailed);
   } catch (thrown) {
     await thread.terminate();
     if (thrown instanceof KoineError) throw thrown;
@@ -36,8 +39,12 @@ export class Channel<Called extends Operations> {
   #outbox: Request[] = [];
   #number = 0;
   #failure: KoineError | null = null;
+  #closing = false;
+  readonly #onFailed: ((error: KoineError) => void) | undefined;
 
-  constructor(thread: Worker) {
+  /** @param onFailed told when the thread ends that nobody asked to end: nothing can be done with the file any more */
+  constructor(thread: Worker, onFailed?: (error: KoineError) => void) {
+    this.#onFailed = onFailed;
     this.#thread = thread;
     thread.on("message", (responses: readonly Response[]) => this.#settle(responses));
     thread.on("error", (cause) => this.#fail(cause));
@@ -59,6 +66,7 @@ export class Channel<Called extends Operations> {
 
   /** Finishes what was called, closes the file and ends the thread. */
   async close(): Promise<void> {
+    this.#closing = true;
     if (this.#failure === null) await this.#send(CLOSE, []);
     await this.#ended;
   }
@@ -101,7 +109,9 @@ export class Channel<Called extends Operations> {
   }
 
   #fail(cause: unknown): void {
+    const isFirst = this.#failure === null;
     this.#failure ??= new KoineError("storage-failed", { detail: "the store's thread has ended" }, { cause });
+    if (isFirst && !this.#closing) this.#onFailed?.(this.#failure);
     for (const { reject } of this.#pending.values()) reject(this.#failure);
     this.#pending.clear();
   }

@@ -13,8 +13,9 @@ export interface DatabaseOpening {
 /** `full`: a commit is on disk before it returns. `normal`: it survives the process, but a power cut may take the newest ones. */
 export type Durability = "full" | "normal";
 
-const CHECKPOINT_PAGES = 2_000;
-const WAL_BYTES_KEPT = 32 * 1024 * 1024;
+/** 32 MiB: each checkpoint holds up those who wait for a commit, so there are few of them. */
+const CHECKPOINT_PAGES = 8_000;
+const WAL_BYTES_KEPT = 64 * 1024 * 1024;
 const CACHE_KIB = 32_768;
 
 /**
@@ -61,9 +62,18 @@ export class Statements {
   }
 
   all(text: string, values: readonly SQLInputValue[]): Row[] {
+    return this.#statement(text).all(...values);
+  }
+
+  /** Row by row, for those who may stop early; one at a time of the same text. */
+  iterate(text: string, values: readonly SQLInputValue[]): Iterable<Row> {
+    return this.#statement(text).iterate(...values);
+  }
+
+  #statement(text: string): StatementSync {
     const prepared = this.#prepared.get(text) ?? this.#database.prepare(text);
     this.#prepared.set(text, prepared);
-    return prepared.all(...values);
+    return prepared;
   }
 }
 

@@ -1,9 +1,21 @@
 import type { DatabaseSync } from "node:sqlite";
-import type { Receipt, QueueItem, Settlement, ActivationQuery, LogQuery } from "../store.ts";
+import type {
+  Receipt,
+  NewQueueItem,
+  QueueBounds,
+  Settlement,
+  ActivationQuery,
+  DeadLetterQuery,
+  LogQuery,
+} from "../store.ts";
+import type { PackedActivations } from "./activation-rows.ts";
+import { blockSchema } from "./blocks.ts";
 import { Counters } from "./counters.ts";
 import type { Durability } from "./database.ts";
 import { LogTable, logSchema, type StoredResult } from "./log.ts";
-import { QueueTable, queueSchema } from "./queue.ts";
+import { QueueTable } from "./queue.ts";
+import { DeadLetterTable } from "./queue/dead-letters.ts";
+import { queueSchema, queueSchema2 } from "./queue/statements.ts";
 import { retentionOperations } from "./retention.ts";
 import { valuesOperations, valuesSchema } from "./values.ts";
 
@@ -35,27 +47,46 @@ export type JournalOperations = ReturnType<typeof openJournal>["operations"];
 export const formats: Readonly<Record<FormatName, Format>> = {
   durable: {
     fileName: "koine.db",
-    steps: [[Counters.schema, valuesSchema, queueSchema].join(";")],
+    steps: [[Counters.schema, valuesSchema, queueSchema].join(";"), queueSchema2],
     open: openDurable,
   },
-  journal: { fileName: "journal.db", steps: [[Counters.schema, logSchema].join(";")], open: openJournal },
+  journal: { fileName: "journal.db", steps: [[Counters.schema, logSchema].join(";"), blockSchema], open: openJournal },
 };
 
 function openDurable(database: DatabaseSync) {
   const counters = new Counters(database);
   const queue = new QueueTable(database, counters);
+  const letters = new DeadLetterTable(database, queue);
   return {
     operations: {
       ...valuesOperations(database, counters),
-      enqueue: (items: readonly QueueItem[]) => queue.enqueue(items),
-      lease: (limit: number, nowMs: number, leaseMs: number, laneRoom: Readonly<Record<string, number>>) =>
-        queue.lease(limit, nowMs, leaseMs, laneRoom),
+      setQueueBounds: (bounds: Omit<QueueBounds, "nowMs">) => queue.setBounds(bounds),
+      enqueue: (items: readonly NewQueueItem[], nowMs: number | null = null) => queue.enqueue(items, nowMs),
+      lease: (request: Parameters<QueueTable["lease"]>[0]) => queue.lease(request),
       extend: (receipt: Receipt, untilMs: number) => queue.extend(receipt, untilMs),
       settle: (receipt: Receipt, settlement: Settlement) => queue.settle(receipt, settlement),
+      cancel: (id: string, nowMs: number) => queue.cancel(id, nowMs),
+      queueFind: (id: string, nowMs: number) => queue.find(id, nowMs),
+      queueAttempts: (id: string) => queue.attempts(id),
       queueState: (nowMs: number) => queue.state(nowMs),
-      deadLetters: (lane: string | null, after: string | null, limit: number) => queue.deadLetters(lane, after, limit),
+      queueLanes: (limit: number) => queue.laneStates(limit),
+      deadLetters: (query: DeadLetterQuery) => letters.list(query),
+      deadLetter: (id: string) => letters.get(id),
+      replay: (ids: readonly string[], request: Parameters<DeadLetterTable["replay"]>[1]) =>
+        letters.replay(ids, request),
+      purge: (ids: readonly string[]) => letters.purge(ids),
     },
-    reads: new Set(["valueGet", "valueList", "queueState", "deadLetters"]),
+    reads: new Set([
+      "valueGet",
+      "valueList",
+      "setQueueBounds",
+      "queueFind",
+      "queueAttempts",
+      "queueState",
+      "queueLanes",
+      "deadLetters",
+      "deadLetter",
+    ]),
     durabilityOf: () => "full" as const,
     beforeCommit: () => counters.beforeCommit(),
     afterRollback: () => {
@@ -71,7 +102,7 @@ function openJournal(database: DatabaseSync) {
   return {
     operations: {
       ...retentionOperations(database),
-      append: (rows: Uint8Array | null, lines: string | null) => log.append(rows, lines),
+      append: (activations: PackedActivations | null, lines: string | null) => log.append(activations, lines),
       putResult: (id: string, atMs: number, result: StoredResult) => log.putResult(id, atMs, result),
       getResult: (id: string) => log.getResult(id),
       getActivation: (id: string) => log.getActivation(id),

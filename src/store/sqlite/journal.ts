@@ -2,9 +2,17 @@ import type { Activation, LogRecord } from "../../core/invocation.ts";
 import { toKoineError } from "../../core/errors.ts";
 import { limits } from "../../core/limits.ts";
 import type { Logger } from "../../core/telemetry.ts";
-import type { ActivationLog, ActivationQuery, LogQuery, StoredLogRecord } from "../store.ts";
-import { BLOCK_ROWS_MAX } from "./activation-rows.ts";
+import type {
+  ActivationLog,
+  ActivationQuery,
+  LogQuery,
+  PackedRecords,
+  StoredLogRecord,
+  TakesPacked,
+} from "../store.ts";
+import { BLOCK_ROWS_MAX, type PackedActivations } from "./activation-rows.ts";
 import { Backlog, type BacklogBounds } from "./backlog.ts";
+import { PackedBacklog } from "./packed-backlog.ts";
 import type { Channel } from "./channel.ts";
 import type { JournalOperations } from "./formats.ts";
 import type { StoredResult } from "./log.ts";
@@ -22,10 +30,11 @@ const defaultBounds: BacklogBounds = {
 };
 
 /** The log's side on the caller's thread: gathers what is appended and hands it over in chunks, one at a time, so that the backlog stays here and bounded. */
-export class SqliteLog implements ActivationLog {
+export class SqliteLog implements ActivationLog, TakesPacked {
   readonly #file: Channel<JournalOperations>;
   readonly #logger: Logger | undefined;
   readonly #backlog: Backlog;
+  readonly #packed: PackedBacklog;
   #timer: NodeJS.Timeout | null = null;
   #writing: Promise<void> | null = null;
   #failing = false;
@@ -34,11 +43,18 @@ export class SqliteLog implements ActivationLog {
     this.#file = file;
     this.#logger = logger;
     this.#backlog = new Backlog(bounds);
+    this.#packed = new PackedBacklog(bounds);
   }
 
   append(activations: readonly Activation[], logs: readonly LogRecord[]): void {
     this.#backlog.add({ activations, logs });
     if (this.#backlog.records < CHUNK_RECORDS || this.#failing) this.#schedule(GATHER_MS);
+    else this.#write();
+  }
+
+  appendPacked(records: PackedRecords): void {
+    this.#packed.add(records);
+    if (this.#packed.records < CHUNK_RECORDS || this.#failing) this.#schedule(GATHER_MS);
     else this.#write();
   }
 
@@ -67,7 +83,14 @@ export class SqliteLog implements ActivationLog {
   async flush(): Promise<void> {
     await this.#writing;
     // What is appended meanwhile is not waited for: there may be no end of it.
-    for (let left = this.#backlog.records; left > 0;) left -= await this.#writeChunk();
+    for (let left = this.#waiting; left > 0;) {
+      if (this.#waiting > 0) left -= await this.#writeChunk();
+      else {
+        // Others have taken the rest meanwhile. Calls are done in order: when this one is, so are theirs.
+        await this.#file.call("append", null, null);
+        left = 0;
+      }
+    }
   }
 
   async retain(bounds: { readonly olderThanMs: number; readonly bytesMax: number }): Promise<{
@@ -80,7 +103,7 @@ export class SqliteLog implements ActivationLog {
   }
 
   dropped(): number {
-    return this.#backlog.dropped;
+    return this.#backlog.dropped + this.#packed.dropped;
   }
 
   /** Writes what waits, as far as that is possible; nothing may be appended afterwards. */
@@ -89,7 +112,7 @@ export class SqliteLog implements ActivationLog {
       await this.flush();
     } catch (error) {
       this.#logger?.log("error", "activations and log lines were lost at the end", {
-        records: this.#backlog.records,
+        records: this.#waiting,
         error: String(error),
       });
     }
@@ -108,7 +131,7 @@ export class SqliteLog implements ActivationLog {
     if (this.#writing !== null) return;
     this.#writing = this.#writeAll().finally(() => {
       this.#writing = null;
-      if (this.#backlog.records > 0) this.#schedule(this.#failing ? RETRY_MS : GATHER_MS);
+      if (this.#waiting > 0) this.#schedule(this.#failing ? RETRY_MS : GATHER_MS);
     });
   }
 
@@ -116,7 +139,7 @@ export class SqliteLog implements ActivationLog {
   async #writeAll(): Promise<void> {
     try {
       do await this.#writeChunk();
-      while (this.#backlog.records >= CHUNK_RECORDS);
+      while (this.#backlog.records >= CHUNK_RECORDS || this.#packed.records >= CHUNK_RECORDS);
       if (this.#failing) this.#logger?.log("info", "activations and log lines are written again");
       this.#failing = false;
     } catch (error) {
@@ -127,12 +150,39 @@ export class SqliteLog implements ActivationLog {
     }
   }
 
+  get #waiting(): number {
+    return this.#backlog.records + this.#packed.records;
+  }
+
+  async #writePacked(records: PackedRecords): Promise<number> {
+    try {
+      await this.#file.call("append", packedOf(records), records.lines);
+      return records.count;
+    } catch (error) {
+      if (toKoineError(error).code === "storage-full") this.#packed.putBack(records);
+      else this.#packed.giveUp(records);
+      throw error;
+    }
+  }
+
   /** Answers how many records it has written. */
   async #writeChunk(): Promise<number> {
+    const calls = this.#packed.takeAll().map((records) => this.#writePacked(records));
+    if (this.#backlog.records > 0) calls.push(this.#writeOwn());
+    // In one turn, so that they share a transaction.
+    let written = 0;
+    for (const each of await Promise.allSettled(calls)) {
+      if (each.status === "rejected") throw each.reason;
+      written += each.value;
+    }
+    return written;
+  }
+
+  async #writeOwn(): Promise<number> {
     const chunk = this.#backlog.take(CHUNK_RECORDS);
     try {
       const lines = chunk.logs.length === 0 ? null : JSON.stringify(chunk.logs);
-      await this.#file.call("append", chunk.activations?.text() ?? null, lines);
+      await this.#file.call("append", chunk.activations?.pack() ?? null, lines);
       return (chunk.activations?.length ?? 0) + chunk.logs.length;
     } catch (error) {
       // Room may come back; a record that cannot be written never can be, and must not stop those behind it.
@@ -141,6 +191,10 @@ export class SqliteLog implements ActivationLog {
       throw error;
     }
   }
+}
+
+function packedOf({ activations, shapes }: PackedRecords): PackedActivations | null {
+  return activations === null ? null : { records: activations, shapes };
 }
 
 async function untilDone(

@@ -1,9 +1,11 @@
 import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import type { Activation, LogRecord, LogStream } from "../../core/invocation.ts";
 import type { ActivationQuery, LogQuery, StoredLogRecord } from "../store.ts";
-import { readRows } from "./activation-rows.ts";
+import { type PackedActivations, PackedReader, type Shape } from "./activation-rows.ts";
+import { Blocks, byAge, type FunctionNumbers, type Pending } from "./blocks.ts";
 import type { Counters } from "./counters.ts";
 import { bytes, integer, Statements, text, type Row } from "./database.ts";
+import { isTimedId, SeenIds, TIMED_ID_BYTES, writeTimedId } from "./timed-id.ts";
 
 /**
  * Functions and namespaces are numbers here, so that a line costs little more than its text. Lines are indexed by sequence within function, namespace
@@ -44,42 +46,31 @@ export class LogTable {
   readonly #statements: Statements;
   readonly #prepared: ReturnType<typeof prepare>;
   readonly #counters: Counters;
-  readonly #functions = new Map<string, { readonly fn: number; readonly space: number }>();
+  readonly #blocks: Blocks;
+  readonly #functions = new Map<string, FunctionNumbers>();
+  /** Ids of synchronous activations; what is not among them is appended without a look for an earlier record. */
+  readonly #seen: SeenIds;
+  /** What an activation's place follows from: of the same millisecond, the one appended last comes first. */
+  #nextRow = 0;
 
   constructor(database: DatabaseSync, counters: Counters) {
     this.#statements = new Statements(database);
     this.#prepared = prepare(database);
     this.#counters = counters;
+    this.#blocks = new Blocks(database);
+    this.#seen = new SeenIds(Date.now());
+    this.reload();
   }
 
-  /** After a rollback: functions that were numbered in it have no number. */
+  /** After a rollback, and at first: functions that were numbered in it have no number. */
   reload(): void {
     this.#functions.clear();
+    this.#nextRow = Math.max(this.#blocks.nextRow(), integer(this.#prepared.nextRow.get(), "next"));
   }
 
-  /** As text, which costs the sender less than a structured clone: rows of activations, and lines as JSON. */
-  append(rows: Uint8Array | null, lines: string | null): void {
-    for (const activation of rows === null ? [] : readRows(rows)) {
-      const { fn, space } = this.#function(activation);
-      this.#prepared.putActivation.run(
-        activation.id,
-        space,
-        fn,
-        activation.startedAtMs,
-        activation.state,
-        activation.version,
-        activation.mode,
-        activation.attempt,
-        activation.durationMs,
-        activation.queuedMs,
-        activation.startMs,
-        activation.cold ? 1 : 0,
-        activation.memoryBytes,
-        activation.status,
-        activation.error === null ? null : JSON.stringify(activation.error),
-        activation.instanceId,
-      );
-    }
+  /** As bytes and text, which cost the sender less than a structured clone: packed activations, and lines as JSON. */
+  append(activations: PackedActivations | null, lines: string | null): void {
+    if (activations !== null) this.#appendActivations(activations);
     const records: readonly LogRecord[] = lines === null ? [] : JSON.parse(lines);
     for (const { activationId, instanceId, line, stream, timeMs, version, ...names } of records) {
       const { fn, space } = this.#function(names);
@@ -101,7 +92,8 @@ export class LogTable {
 
   getActivation(id: string): Activation | null {
     const row = this.#prepared.getActivation.get(id);
-    return row === undefined ? null : toActivation(row);
+    if (row !== undefined) return toActivation(row);
+    return isTimedId(id) ? (this.#blocks.find(id)?.activation() ?? null) : null;
   }
 
   listActivations(query: ActivationQuery): Activation[] {
@@ -111,24 +103,28 @@ export class LogTable {
     // The constant is what lets SQLite take the index of the unsuccessful.
     if (query.state !== undefined && query.state !== "succeeded") filter.and("state <> 'succeeded'");
     if (query.state !== undefined) filter.and("state = ?", query.state);
-    if (query.after !== undefined) {
-      const after = this.#prepared.place.get(query.after);
-      if (after === undefined) return [];
-      filter.and("(startedAtMs, row) < (?, ?)", integer(after, "startedAtMs"), integer(after, "row"));
-    }
-    const rows = this.#scopes(query).flatMap((scope) =>
-      this.#statements.all(
-        `SELECT a.*, ${FUNCTION_COLUMNS} FROM activations a CROSS JOIN functions f ON f.fn = a.fn
-         WHERE a.${scope.column} = ? ${filter.text} ORDER BY startedAtMs DESC, row DESC LIMIT ?`,
-        [scope.number, ...filter.values, query.limit],
-      ),
-    );
-    return rows
-      .toSorted(
-        (a, b) => integer(b, "startedAtMs") - integer(a, "startedAtMs") || integer(b, "row") - integer(a, "row"),
-      )
-      .slice(0, query.limit)
-      .map(toActivation);
+    const after = query.after === undefined ? null : this.#place(query.after);
+    if (query.after !== undefined && after === null) return [];
+    if (after !== null) filter.and("(startedAtMs, row) < (?, ?)", after.startedAtMs, after.row);
+    const { sinceMs = Number.MIN_SAFE_INTEGER, beforeMs = Number.MAX_SAFE_INTEGER, limit } = query;
+    const hasPlain = query.state === undefined || query.state === "succeeded";
+    return this.#scopes(query)
+      .flatMap((scope) => {
+        const rows = this.#statements.all(
+          `SELECT a.*, ${FUNCTION_COLUMNS} FROM activations a CROSS JOIN functions f ON f.fn = a.fn
+           WHERE a.${scope.column} = ? ${filter.text} ORDER BY startedAtMs DESC, row DESC LIMIT ?`,
+          [scope.number, ...filter.values, limit],
+        );
+        const placed = rows.map((row) => ({
+          startedAtMs: integer(row, "startedAtMs"),
+          row: integer(row, "row"),
+          activation: () => toActivation(row),
+        }));
+        return hasPlain ? [...placed, ...this.#blocks.list({ scope, sinceMs, beforeMs, after, limit })] : placed;
+      })
+      .toSorted(byAge)
+      .slice(0, limit)
+      .map(({ activation }) => activation());
   }
 
   listLines(query: LogQuery): StoredLogRecord[] {
@@ -152,6 +148,101 @@ export class LogTable {
       .map(toLine);
   }
 
+  /** Plain ones gather by function and become blocks; every other one is a row. */
+  #appendActivations(packed: PackedActivations): void {
+    const reader = new PackedReader(packed);
+    const firstRow = this.#nextRow;
+    const pending = new Map<FunctionNumbers, Pending>();
+    const settle = (): void => {
+      for (const [numbers, plain] of pending) {
+        const others = this.#blocks.put(numbers, firstRow, reader, plain);
+        others.at.forEach((at, index) => this.#putRow(reader.activation(at), firstRow + (others.ordinals[index] ?? 0)));
+      }
+      pending.clear();
+    };
+    const gather = (shape: Shape): Pending => {
+      const numbers = this.#function(shape);
+      const plain = pending.get(numbers) ?? { at: [], ordinals: [] };
+      pending.set(numbers, plain);
+      return plain;
+    };
+    let last: Shape | null = null;
+    let plain: Pending = { at: [], ordinals: [] };
+    let ordinal = 0;
+    for (; reader.advance(); ordinal++) {
+      if (reader.isPlain && this.#isNew(reader.bytes, reader.idAt())) {
+        const shape = reader.shape();
+        if (shape !== last) plain = gather(shape);
+        last = shape;
+        plain.at.push(reader.at);
+        plain.ordinals.push(ordinal);
+        continue;
+      }
+      const activation = reader.activation();
+      if (this.#mayReplace(reader, activation)) {
+        // What it replaces may be among those that gather.
+        settle();
+        last = null;
+        this.#putLater(activation, firstRow + ordinal);
+      } else this.#putRow(activation, firstRow + ordinal);
+    }
+    settle();
+    this.#nextRow = firstRow + ordinal;
+  }
+
+  /** Whether there may be an earlier record in a block. Of an asynchronous activation there is none, whatever is said of it. */
+  #mayReplace(reader: PackedReader, activation: Activation): boolean {
+    // One that was seen already, or it would not come here.
+    if (reader.isPlain) return true;
+    const { mode, id } = activation;
+    return mode === "sync" && writeTimedId(id, this.#idBytes, 0) && !this.#isNew(this.#idBytes, 0);
+  }
+
+  /** A row in the place of an earlier record, if there is one. */
+  #putLater(activation: Activation, row: number): void {
+    const earlier = this.#blocks.find(activation.id);
+    if (earlier !== null) this.#blocks.remove(earlier);
+    this.#putRow(activation, earlier?.row ?? row);
+  }
+
+  readonly #idBytes = Buffer.alloc(TIMED_ID_BYTES);
+
+  /** Whether there is no earlier record of a synchronous activation for sure; from now on there is one. */
+  #isNew(bytes: Buffer, at: number): boolean {
+    const isNew = !this.#seen.maybe(bytes, at);
+    this.#seen.add(bytes, at);
+    return isNew;
+  }
+
+  #putRow(activation: Activation, row: number): void {
+    const { fn, space } = this.#function(activation);
+    this.#prepared.putActivation.run(
+      row,
+      activation.id,
+      space,
+      fn,
+      activation.startedAtMs,
+      activation.state,
+      activation.version,
+      activation.mode,
+      activation.attempt,
+      activation.durationMs,
+      activation.queuedMs,
+      activation.startMs,
+      activation.cold ? 1 : 0,
+      activation.memoryBytes,
+      activation.status,
+      activation.error === null ? null : JSON.stringify(activation.error),
+      activation.instanceId,
+    );
+  }
+
+  #place(id: string): { readonly startedAtMs: number; readonly row: number } | null {
+    const row = this.#prepared.place.get(id);
+    if (row !== undefined) return { startedAtMs: integer(row, "startedAtMs"), row: integer(row, "row") };
+    return isTimedId(id) ? this.#blocks.find(id) : null;
+  }
+
   /** The namespace as one, or each function that the query names: one index range per scope, so that none has to be sorted whole. */
   #scopes(query: { readonly namespace: string; readonly package?: string; readonly name?: string }): {
     readonly column: "space" | "fn";
@@ -169,7 +260,7 @@ export class LogTable {
       .map((row) => ({ column, number: integer(row, "number") }));
   }
 
-  #function(names: Pick<LogRecord, "namespace" | "package" | "name">): { readonly fn: number; readonly space: number } {
+  #function(names: Pick<LogRecord, "namespace" | "package" | "name">): FunctionNumbers {
     const key = `${names.namespace}/${names.package}/${names.name}`;
     const known = this.#functions.get(key);
     if (known !== undefined) return known;
@@ -191,8 +282,8 @@ function prepare(database: DatabaseSync) {
     ),
     getFunction: database.prepare("SELECT fn, space FROM functions WHERE namespace = ? AND package = ? AND name = ?"),
     putActivation: database.prepare(
-      `INSERT INTO activations (id, space, fn, startedAtMs, state, version, mode, attempt, durationMs, queuedMs, startMs,
-         cold, memoryBytes, status, error, instanceId) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO activations (row, id, space, fn, startedAtMs, state, version, mode, attempt, durationMs, queuedMs,
+         startMs, cold, memoryBytes, status, error, instanceId) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (id) DO UPDATE SET (space, fn, startedAtMs, state, version, mode, attempt, durationMs, queuedMs, startMs,
          cold, memoryBytes, status, error, instanceId) = (excluded.space, excluded.fn, excluded.startedAtMs,
          excluded.state, excluded.version, excluded.mode, excluded.attempt, excluded.durationMs, excluded.queuedMs,
@@ -201,6 +292,7 @@ function prepare(database: DatabaseSync) {
     getActivation: database.prepare(
       `SELECT a.*, ${FUNCTION_COLUMNS} FROM activations a CROSS JOIN functions f ON f.fn = a.fn WHERE id = ?`,
     ),
+    nextRow: database.prepare("SELECT coalesce(max(row), 0) + 1 AS next FROM activations"),
     place: database.prepare("SELECT startedAtMs, row FROM activations WHERE id = ?"),
     putLine: database.prepare(
       `INSERT INTO lines (sequence, space, fn, version, instanceId, activationId, timeMs, stream, line)

@@ -1,38 +1,42 @@
 import type { DatabaseSync } from "node:sqlite";
+import type { Accepted } from "../../core/enqueue.ts";
 import { KoineError } from "../../core/errors.ts";
+import type { Attempt } from "../../core/invocation.ts";
 import { limits } from "../../core/limits.ts";
-import type { DeadLetter, Lease, QueueItem, QueueState, Receipt, Settlement } from "../store.ts";
+import { decideAdmission, type Refusal } from "../admission.ts";
+import type {
+  Lease,
+  NewQueueItem,
+  QueueBounds,
+  QueuedItem,
+  QueueItem,
+  QueuePriority,
+  QueueState,
+  LaneState,
+  Receipt,
+  Settlement,
+} from "../store.ts";
 import type { Counters } from "./counters.ts";
-import { bytes, integer, Statements, text, type Row } from "./database.ts";
+import { bytes, integer, text, type Row } from "./database.ts";
+import { appended, historyOf, toItem } from "./queue/rows.ts";
+import { QUEUE_PRIORITIES, LaneTable, type Lane } from "./queue/lanes.ts";
+import { BLOCKED_MS, prepareQueue, type QueueStatements } from "./queue/statements.ts";
 
-/** `readyAtMs` is when an item may be claimed: its due time, or the end of its claim. Payloads lie apart, so that a claim does not rewrite them. */
-export const queueSchema = `
-  CREATE TABLE items (
-    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, lane TEXT NOT NULL, enqueuedAtMs INTEGER NOT NULL,
-    dueAtMs INTEGER NOT NULL, readyAtMs INTEGER NOT NULL, attempts INTEGER NOT NULL, epoch INTEGER);
-  CREATE INDEX items_by_lane ON items (lane, readyAtMs);
-  CREATE INDEX items_by_time ON items (readyAtMs);
-  CREATE TABLE payloads (row INTEGER PRIMARY KEY, payload BLOB NOT NULL);
-  CREATE TABLE dead (
-    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, lane TEXT NOT NULL, enqueuedAtMs INTEGER NOT NULL,
-    dueAtMs INTEGER NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL, atMs INTEGER NOT NULL,
-    payload BLOB NOT NULL);
-  CREATE INDEX dead_by_lane ON dead (lane, id)`;
+/** How long what was found out of a lane's age is believed, in milliseconds. */
+const AGE_BELIEVED_MS = 1_000;
 
+/** The work that nobody has finished. */
 export class QueueTable {
-  readonly #statements: Statements;
-  readonly #prepared: ReturnType<typeof prepare>;
+  readonly statements: QueueStatements;
+  readonly lanes = new LaneTable();
   readonly #counters: Counters;
-  /** A time before which a lane has nothing to claim, so that claiming need not look at lanes that sleep. */
-  readonly #lanes = new Map<string, number>();
-  /** Ends of the claims by row. */
-  readonly #claims = new Map<number, number>();
-  #items = 0;
-  #dead = 0;
+  /** Ends of the claims, and their lanes, by row. */
+  readonly #claims = new Map<number, { readonly untilMs: number; readonly lane: string }>();
+  #keys = 0;
+  #bounds: Omit<QueueBounds, "nowMs"> | null = null;
 
   constructor(database: DatabaseSync, counters: Counters) {
-    this.#statements = new Statements(database);
-    this.#prepared = prepare(database);
+    this.statements = prepareQueue(database);
     this.#counters = counters;
     // Nobody else can hold a claim on a file that only this process can open: what was claimed when the last one ended is due again.
     database.exec("UPDATE items SET epoch = NULL, readyAtMs = dueAtMs WHERE epoch IS NOT NULL");
@@ -41,194 +45,329 @@ export class QueueTable {
 
   /** After a rollback, and at first: reads from the tables what is kept in memory beside them. */
   reload(): void {
-    this.#lanes.clear();
+    const { lanes, claims, deadLanes, countKeys } = this.statements;
+    this.lanes.clear();
     this.#claims.clear();
-    for (const row of this.#prepared.lanes.iterate()) this.#lanes.set(text(row, "lane"), integer(row, "readyAtMs"));
-    for (const row of this.#prepared.claims.iterate()) this.#claims.set(integer(row, "row"), integer(row, "readyAtMs"));
-    this.#items = integer(this.#prepared.count.get(), "count");
-    this.#dead = integer(this.#prepared.countDead.get(), "count");
-  }
-
-  enqueue(items: readonly QueueItem[]): void {
-    for (const { id, lane, enqueuedAtMs, dueAtMs, payload } of items) {
-      const inserted = this.#prepared.insert.run(id, lane, enqueuedAtMs, dueAtMs, dueAtMs);
-      if (inserted.changes === 0) continue;
-      this.#prepared.insertPayload.run(inserted.lastInsertRowid, payload);
-      this.#items++;
-      this.#wakes(lane, dueAtMs);
+    for (const row of lanes.iterate()) {
+      this.lanes.add(text(row, "lane"), integer(row, "count"));
+      this.lanes.wakes(text(row, "lane"), priorityOf(row), integer(row, "readyAtMs"));
     }
+    for (const row of deadLanes.iterate()) this.lanes.addDead(text(row, "lane"), integer(row, "count"));
+    for (const row of claims.iterate())
+      this.#claimed(integer(row, "row"), text(row, "lane"), integer(row, "readyAtMs"));
+    this.#keys = integer(countKeys.get(), "count");
   }
 
-  lease(limit: number, nowMs: number, leaseMs: number, laneRoom: Readonly<Record<string, number>>): Lease[] {
-    const untilMs = nowMs + leaseMs;
-    const leases = this.#due(limit, nowMs, laneRoom).map((row) => {
-      const epoch = this.#counters.next("epoch");
-      const claimed = this.#prepared.claim.get(untilMs, epoch, row);
-      this.#claims.set(row, untilMs);
-      const item = toItem(claimed, bytes(this.#prepared.payload.get(row), "payload"));
-      return { item, receipt: { id: item.id, epoch }, attempt: integer(claimed, "attempts") };
+  /** What bounds later calls of `enqueue` that bring a time; they come with each, and are seldom others. */
+  setBounds(bounds: Omit<QueueBounds, "nowMs">): void {
+    this.#bounds = bounds;
+  }
+
+  /**
+   * Bounds, which hold where there is a time, are checked before anything is written.
+   * @returns null when all were accepted and none is a duplicate: an answer costs more than most of what leads to it
+   */
+  enqueue(items: readonly NewQueueItem[], nowMs: number | null): readonly Accepted[] | Refusal | null {
+    const bounds = nowMs === null || this.#bounds === null ? null : { ...this.#bounds, nowMs };
+    const keyed = items.some(({ idempotency }) => idempotency !== undefined);
+    const keysMs = nowMs ?? items[0]?.enqueuedAtMs ?? 0;
+    if (keyed) this.#expireKeys(keysMs);
+    const earlier = keyed ? this.#duplicates(items, keysMs) : null;
+    const refusal = bounds === null ? null : this.#refuses(items, earlier, bounds);
+    if (refusal !== null) return refusal;
+    let duplicates = false;
+    const accepted = items.map((item, index): Accepted => {
+      const activationId = earlier?.get(index) ?? item.id;
+      const isNew = activationId === item.id && this.insert(item, null);
+      if (!isNew) duplicates = true;
+      else if (item.idempotency !== undefined) this.#keepKey(item, item.idempotency);
+      return { activationId, duplicate: !isNew };
     });
-    for (const lane of new Set(leases.map(({ item }) => item.lane))) this.#look(lane);
+    return duplicates ? accepted : null;
+  }
+
+  /** False when the id is there already. */
+  insert(item: QueueItem, history: string | null): boolean {
+    const { id, lane, enqueuedAtMs, dueAtMs, payload, priority = 1, orderingKey = null } = item;
+    const { insert, insertPayload, firstOfKey } = this.statements;
+    const waits = orderingKey !== null && firstOfKey.get(lane, orderingKey) !== undefined;
+    const readyAtMs = waits ? BLOCKED_MS : dueAtMs;
+    const inserted = insert.run(id, lane, enqueuedAtMs, dueAtMs, readyAtMs, priority, orderingKey, history);
+    if (inserted.changes === 0) return false;
+    insertPayload.run(inserted.lastInsertRowid, payload);
+    this.lanes.added(lane, priority, readyAtMs);
+    return true;
+  }
+
+  lease(request: {
+    readonly limit: number;
+    readonly nowMs: number;
+    readonly leaseMs: number;
+    readonly laneRoom: Readonly<Record<string, number>>;
+    readonly roomPerLane: number | null;
+  }): Lease[] {
+    const { limit, nowMs, leaseMs, laneRoom, roomPerLane } = request;
+    const untilMs = nowMs + leaseMs;
+    const roomOf = (lane: string): number => laneRoom[lane] ?? roomPerLane ?? limit;
+    const leases = this.#due(limit, nowMs, roomOf).map((row) => {
+      const epoch = this.#counters.next("epoch");
+      const claimed = this.statements.claim.get(untilMs, epoch, row);
+      const item = toItem(claimed, bytes(this.statements.payload.get(row), "payload"));
+      this.#claimed(row, item.lane, untilMs);
+      const lease = { item, receipt: { id: item.id, epoch }, attempt: integer(claimed, "attempts") };
+      return claimed?.["hasFailed"] === 1 ? { ...lease, hasFailed: true } : lease;
+    });
+    for (const lane of new Set(leases.map(({ item }) => item.lane))) this.#look(lane, nowMs);
     return leases;
   }
 
   extend(receipt: Receipt, untilMs: number): boolean {
-    const held = this.#prepared.extend.get(untilMs, receipt.id, receipt.epoch);
+    const held = this.statements.extend.get(untilMs, receipt.id, receipt.epoch);
     if (held === undefined) return false;
-    this.#claims.set(integer(held, "row"), untilMs);
-    this.#wakes(text(held, "lane"), untilMs);
+    const lane = text(held, "lane");
+    this.#claims.set(integer(held, "row"), { untilMs, lane });
+    this.lanes.wakes(lane, priorityOf(held), untilMs);
     return true;
   }
 
   settle(receipt: Receipt, settlement: Settlement): boolean {
-    const held = this.#prepared.held.get(receipt.id, receipt.epoch);
+    const held = this.statements.held.get(receipt.id, receipt.epoch);
     if (held === undefined) return false;
     const row = integer(held, "row");
-    this.#claims.delete(row);
+    this.#released(row);
     switch (settlement.kind) {
       case "done":
-        this.#remove(row);
+        this.#keepHistory(receipt.id, held, settlement.attempt);
+        this.#remove(held);
+        for (const item of settlement.followUps ?? []) this.insert(item, null);
         return true;
       case "retry":
-        this.#again(held, { dueAtMs: settlement.dueAtMs, attempts: integer(held, "attempts") });
+        if (settlement.payload !== undefined) this.statements.replacePayload.run(settlement.payload, row);
+        this.#again(held, settlement.dueAtMs, integer(held, "attempts"), settlement.attempt);
         return true;
       case "release":
-        this.#again(held, {
-          dueAtMs: settlement.dueAtMs ?? integer(held, "dueAtMs"),
-          attempts: integer(held, "attempts") - 1,
-        });
+        this.#again(held, settlement.dueAtMs ?? integer(held, "dueAtMs"), integer(held, "attempts") - 1);
         return true;
       case "dead":
-        this.#bury(row, settlement);
+        this.#bury(held, settlement);
+        for (const item of settlement.followUps ?? []) this.insert(item, null);
         return true;
       default:
         throw new KoineError("internal", { detail: `settlement ${settlement satisfies never}` });
     }
   }
 
+  cancel(id: string, nowMs: number): "cancelled" | "leased" | "absent" {
+    const found = this.statements.find.get(id);
+    if (found === undefined) return "absent";
+    if (found["epoch"] !== null && integer(found, "readyAtMs") > nowMs) return "leased";
+    this.#released(integer(found, "row"));
+    this.#remove(found);
+    return "cancelled";
+  }
+
+  find(id: string, nowMs: number): QueuedItem | null {
+    const found = this.statements.find.get(id);
+    if (found === undefined) return null;
+    return {
+      item: toItem(found, bytes(this.statements.payload.get(integer(found, "row")), "payload")),
+      leased: found["epoch"] !== null && integer(found, "readyAtMs") > nowMs,
+      attempts: integer(found, "attempts"),
+      history: historyOf(found),
+    };
+  }
+
+  attempts(id: string): readonly Attempt[] {
+    const found = this.statements.history.get(id);
+    return found === undefined ? [] : historyOf(found);
+  }
+
   state(nowMs: number): QueueState {
     let leased = 0;
-    for (const untilMs of this.#claims.values()) if (untilMs > nowMs) leased++;
-    const next = this.#prepared.next.get(nowMs);
-    const oldest = this.#prepared.oldest.get();
+    for (const { untilMs } of this.#claims.values()) if (untilMs > nowMs) leased++;
+    const next = this.statements.next.get(nowMs);
+    const oldest = this.statements.oldest.get();
     return {
-      waiting: this.#items - leased,
+      waiting: this.lanes.length - leased,
       leased,
-      dead: this.#dead,
+      dead: this.lanes.dead,
       nextDueAtMs: next === undefined ? null : integer(next, "readyAtMs"),
       oldestEnqueuedAtMs: oldest === undefined ? null : integer(oldest, "enqueuedAtMs"),
     };
   }
 
-  deadLetters(lane: string | null, after: string | null, limit: number): DeadLetter[] {
-    const rows = this.#statements.all(
-      `SELECT * FROM dead WHERE id > ? ${lane === null ? "" : "AND lane = ?"} ORDER BY id LIMIT ?`,
-      [after ?? "", ...(lane === null ? [] : [lane]), limit],
-    );
-    return rows.map((row) => ({
-      item: toItem(row, bytes(row, "payload")),
-      attempts: integer(row, "attempts"),
-      reason: text(row, "reason"),
-      atMs: integer(row, "atMs"),
+  laneStates(limit: number): LaneState[] {
+    return this.lanes.longest(limit).map((lane) => ({
+      lane: lane.name,
+      length: lane.length,
+      dead: lane.dead,
+      oldestEnqueuedAtMs: this.#oldest(lane.name),
     }));
   }
 
-  /** Rows to claim: the oldest of each lane, then the second of each, and so on. */
-  #due(limit: number, nowMs: number, laneRoom: Readonly<Record<string, number>>): number[] {
-    const found: { row: number; readyAtMs: number; place: number }[] = [];
-    let lanes = 0;
-    const awake = [...this.#lanes].filter(([, wakesAtMs]) => wakesAtMs <= nowMs).toSorted(([, a], [, b]) => a - b);
-    for (const [lane] of awake) {
-      // The lanes are in the order of their oldest items, so `limit` of them are enough.
-      if (lanes >= limit) break;
-      const room = Math.min(laneRoom[lane] ?? limit, limit - lanes);
+  #refuses(items: readonly NewQueueItem[], earlier: ReadonlyMap<number, string> | null, bounds: QueueBounds) {
+    const added = earlier === null ? items : items.filter((_, index) => !earlier.has(index));
+    const byLane = new Map<string, number>();
+    for (const { lane } of added) byLane.set(lane, (byLane.get(lane) ?? 0) + 1);
+    const addedKeys = earlier === null ? 0 : added.filter(({ idempotency }) => idempotency !== undefined).length;
+    for (const [lane, addedToLane] of byLane) {
+      const known = this.lanes.find(lane);
+      const filling = {
+        lane,
+        laneLength: known?.length ?? 0,
+        length: this.lanes.length,
+        laneDead: known?.dead ?? 0,
+        keys: this.#keys,
+        addedToLane,
+        added: added.length,
+        addedKeys,
+      };
+      const refusal = decideAdmission(filling, bounds, () => this.#believedAge(known, bounds.nowMs));
+      if (refusal !== null) return refusal;
+    }
+    return null;
+  }
+
+  /** Activation ids of items that were accepted before, by their place. */
+  #duplicates(items: readonly NewQueueItem[], nowMs: number): ReadonlyMap<number, string> {
+    const found = new Map<number, string>();
+    const here = new Map<string, string>();
+    for (const [index, { id, lane, idempotency }] of items.entries()) {
+      if (idempotency === undefined) continue;
+      const name = `${lane}\n${idempotency.key}`;
+      const stored = this.statements.key.get(lane, idempotency.key, nowMs);
+      const earlier = stored === undefined ? here.get(name) : text(stored, "id");
+      if (earlier === undefined) here.set(name, id);
+      else found.set(index, earlier);
+    }
+    return found;
+  }
+
+  #keepKey({ id, lane }: NewQueueItem, { key, untilMs }: NonNullable<NewQueueItem["idempotency"]>): void {
+    this.statements.keepKey.run(lane, key, id, untilMs);
+    this.#keys++;
+  }
+
+  #expireKeys(nowMs: number): void {
+    const { changes } = this.statements.expireKeys.run(nowMs);
+    this.#keys -= Number(changes);
+  }
+
+  #believedAge(lane: Lane | undefined, nowMs: number): number | null {
+    if (lane === undefined) return null;
+    if (lane.oldest === null || nowMs - lane.oldest.atMs >= AGE_BELIEVED_MS)
+      lane.oldest = { atMs: nowMs, enqueuedAtMs: this.#oldest(lane.name) };
+    return lane.oldest.enqueuedAtMs;
+  }
+
+  /** Of what is next to be claimed, among which is nearly always what has waited the longest. */
+  #oldest(lane: string): number | null {
+    const ages = QUEUE_PRIORITIES.flatMap((priority) => {
+      const found = this.statements.ages.get(lane, priority)?.["oldest"];
+      return typeof found === "number" ? [found] : [];
+    });
+    return ages.length === 0 ? null : Math.min(...ages);
+  }
+
+  /** Rows to claim: from the lane with the fewest claims, then from the one that has the fewest with that, and so on. */
+  #due(limit: number, nowMs: number, roomOf: (lane: string) => number): number[] {
+    const found: { row: number; place: number; turn: number }[] = [];
+    let turn = 0;
+    for (const lane of this.lanes.awake(nowMs)) {
+      // The lanes are in the order of their turns, so `limit` of them are enough.
+      if (turn >= limit) break;
+      const room = Math.min(roomOf(lane.name), limit);
       if (room <= 0) continue;
-      const rows = this.#prepared.due.all(lane, nowMs, room);
-      rows.forEach((row, place) =>
-        found.push({ row: integer(row, "row"), readyAtMs: integer(row, "readyAtMs"), place }),
-      );
-      if (rows.length > 0) lanes++;
-      else this.#look(lane);
+      const rows = this.#dueOf(lane, nowMs, room);
+      for (const [index, row] of rows.entries()) found.push({ row, place: lane.leased + index, turn });
+      if (rows.length > 0) turn++;
+      else this.#look(lane.name, nowMs);
     }
     return found
-      .toSorted((a, b) => a.place - b.place || a.readyAtMs - b.readyAtMs)
+      .toSorted((a, b) => a.place - b.place || a.turn - b.turn)
       .slice(0, limit)
       .map(({ row }) => row);
   }
 
-  #look(lane: string): void {
-    const next = this.#prepared.head.get(lane);
-    if (next === undefined) this.#lanes.delete(lane);
-    else this.#lanes.set(lane, integer(next, "readyAtMs"));
+  #dueOf(lane: Lane, nowMs: number, room: number): number[] {
+    const awake = QUEUE_PRIORITIES.filter((priority) => lane.wakesAtMs[priority] <= nowMs);
+    const found = awake.flatMap((priority) =>
+      this.statements.due.all(lane.name, priority, nowMs, room).map((row) => ({
+        row: integer(row, "row"),
+        rankMs: integer(row, "readyAtMs") + priority * limits.priorityAgeMs,
+      })),
+    );
+    if (awake.length > 1) found.sort((a, b) => a.rankMs - b.rankMs);
+    return found.slice(0, room).map(({ row }) => row);
   }
 
-  #wakes(lane: string, atMs: number): void {
-    const known = this.#lanes.get(lane);
-    if (known === undefined || atMs < known) this.#lanes.set(lane, atMs);
+  /** Finds out anew when a lane has something to claim, as far as it was believed to have something now. */
+  #look(name: string, nowMs: number): void {
+    const lane = this.lanes.find(name);
+    if (lane === undefined) return;
+    for (const priority of QUEUE_PRIORITIES) {
+      if (lane.wakesAtMs[priority] > nowMs) continue;
+      const next = this.statements.head.get(name, priority);
+      lane.wakesAtMs[priority] = next === undefined ? Infinity : integer(next, "readyAtMs");
+    }
   }
 
-  #again(held: Row, { dueAtMs, attempts }: { readonly dueAtMs: number; readonly attempts: number }): void {
-    this.#prepared.again.run(dueAtMs, dueAtMs, attempts, integer(held, "row"));
-    this.#wakes(text(held, "lane"), dueAtMs);
+  #claimed(row: number, lane: string, untilMs: number): void {
+    if (!this.#claims.has(row)) this.lanes.leased(lane, 1);
+    this.#claims.set(row, { untilMs, lane });
   }
 
-  #remove(row: number): void {
-    this.#prepared.remove.run(row);
-    this.#prepared.removePayload.run(row);
-    this.#items--;
+  #released(row: number): void {
+    const claim = this.#claims.get(row);
+    if (claim === undefined) return;
+    this.#claims.delete(row);
+    this.lanes.leased(claim.lane, -1);
   }
 
-  #bury(row: number, { reason, atMs }: { readonly reason: string; readonly atMs: number }): void {
-    this.#prepared.bury.run(reason, atMs, row);
-    this.#remove(row);
-    this.#dead = integer(this.#prepared.countDead.get(), "count");
-    if (this.#dead <= limits.deadLettersMax) return;
-    this.#prepared.forgetDead.run(this.#dead - limits.deadLettersMax);
-    this.#dead = limits.deadLettersMax;
+  // oxlint-disable-next-line max-params -- a row and what changes of it
+  #again(held: Row, dueAtMs: number, attempts: number, attempt?: Attempt): void {
+    const history = attempt === undefined ? historyText(held) : appended(held, attempt);
+    this.statements.again.run(dueAtMs, dueAtMs, attempts, history, integer(held, "row"));
+    this.lanes.wakes(text(held, "lane"), priorityOf(held), dueAtMs);
+  }
+
+  /** Removes an item; what waited for it by its ordering key is next. */
+  #remove(held: Row): void {
+    const row = integer(held, "row");
+    const lane = text(held, "lane");
+    const orderingKey = held["orderingKey"];
+    this.statements.remove.run(row);
+    this.statements.removePayload.run(row);
+    this.lanes.remove(lane);
+    if (typeof orderingKey !== "string") return;
+    const next = this.statements.firstOfKey.get(lane, orderingKey);
+    if (next === undefined) return;
+    this.statements.ready.run(integer(next, "dueAtMs"), integer(next, "row"));
+    this.lanes.wakes(lane, priorityOf(next), integer(next, "dueAtMs"));
+  }
+
+  #bury(held: Row, { reason, code = "", atMs, attempt, payload }: Extract<Settlement, { kind: "dead" }>): void {
+    const row = integer(held, "row");
+    if (payload !== undefined) this.statements.replacePayload.run(payload, row);
+    const history = attempt === undefined ? historyText(held) : appended(held, attempt);
+    this.statements.bury.run(reason, code, atMs, history, row);
+    this.#remove(held);
+    this.lanes.addDead(text(held, "lane"), 1);
+  }
+
+  #keepHistory(id: string, held: Row, attempt: Attempt | undefined): void {
+    if (held["history"] === null || attempt === undefined) return;
+    this.statements.keepHistory.run(id, attempt.endedAtMs, appended(held, attempt));
+    this.statements.expireHistories.run(attempt.endedAtMs - limits.activationRetentionMs);
   }
 }
 
-function prepare(database: DatabaseSync) {
-  const columns = "id, lane, enqueuedAtMs, dueAtMs, attempts";
-  return {
-    lanes: database.prepare("SELECT lane, min(readyAtMs) AS readyAtMs FROM items GROUP BY lane"),
-    claims: database.prepare("SELECT row, readyAtMs FROM items WHERE epoch IS NOT NULL"),
-    count: database.prepare("SELECT count(*) AS count FROM items"),
-    countDead: database.prepare("SELECT count(*) AS count FROM dead"),
-    insert: database.prepare(
-      `INSERT INTO items (id, lane, enqueuedAtMs, dueAtMs, readyAtMs, attempts) VALUES (?, ?, ?, ?, ?, 0)
-       ON CONFLICT (id) DO NOTHING`,
-    ),
-    insertPayload: database.prepare("INSERT INTO payloads (row, payload) VALUES (?, ?)"),
-    due: database.prepare(
-      "SELECT row, readyAtMs FROM items WHERE lane = ? AND readyAtMs <= ? ORDER BY readyAtMs, row LIMIT ?",
-    ),
-    head: database.prepare("SELECT readyAtMs FROM items WHERE lane = ? ORDER BY readyAtMs LIMIT 1"),
-    claim: database.prepare(
-      `UPDATE items SET readyAtMs = ?, epoch = ?, attempts = attempts + 1 WHERE row = ? RETURNING ${columns}`,
-    ),
-    payload: database.prepare("SELECT payload FROM payloads WHERE row = ?"),
-    extend: database.prepare("UPDATE items SET readyAtMs = ? WHERE id = ? AND epoch = ? RETURNING row, lane"),
-    held: database.prepare("SELECT row, lane, dueAtMs, attempts FROM items WHERE id = ? AND epoch = ?"),
-    again: database.prepare("UPDATE items SET dueAtMs = ?, readyAtMs = ?, attempts = ?, epoch = NULL WHERE row = ?"),
-    remove: database.prepare("DELETE FROM items WHERE row = ?"),
-    removePayload: database.prepare("DELETE FROM payloads WHERE row = ?"),
-    bury: database.prepare(
-      `INSERT OR REPLACE INTO dead (${columns}, reason, atMs, payload)
-       SELECT ${columns}, ?, ?, payload FROM items JOIN payloads USING (row) WHERE row = ?`,
-    ),
-    forgetDead: database.prepare("DELETE FROM dead WHERE row IN (SELECT row FROM dead ORDER BY row LIMIT ?)"),
-    next: database.prepare("SELECT readyAtMs FROM items WHERE readyAtMs > ? ORDER BY readyAtMs LIMIT 1"),
-    oldest: database.prepare("SELECT enqueuedAtMs FROM items ORDER BY row LIMIT 1"),
-  };
+function historyText(held: Row): string | null {
+  const history = held["history"];
+  return typeof history === "string" ? history : null;
 }
 
-function toItem(row: Row | undefined, payload: Uint8Array): QueueItem {
-  return {
-    id: text(row, "id"),
-    lane: text(row, "lane"),
-    payload,
-    dueAtMs: integer(row, "dueAtMs"),
-    enqueuedAtMs: integer(row, "enqueuedAtMs"),
-  };
+function priorityOf(row: Row): QueuePriority {
+  const priority = integer(row, "priority");
+  return priority === 0 || priority === 2 ? priority : 1;
 }

@@ -1,10 +1,12 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
+import { Blocks, type OnRemoved } from "./blocks.ts";
 import { integer } from "./database.ts";
 
 /** What one call removes at most, so that reading and writing go on in between. */
 const ROWS_PER_CALL = 4_000;
 /** The first pages become free only when all their rows are gone; smaller slices remove less beyond what must go. */
 const SLICE_ROWS = 50;
+const BLOCKS_PER_CALL = 20;
 const PAGES_PER_CALL = 4_000;
 
 export interface Removed {
@@ -17,6 +19,12 @@ export interface Removed {
 /** Removes what is too old or too much, a part per call; pages that became free are given back to the file system. */
 export function retentionOperations(database: DatabaseSync) {
   const prepared = prepare(database);
+  const blocks = new Blocks(database);
+
+  const removeResults: OnRemoved = (firstId, lastId, has) => {
+    for (const { id } of prepared.resultsWithin.all(firstId, lastId))
+      if (has(String(id))) prepared.removeResult.run(String(id));
+  };
 
   const removeActivations = (statement: StatementSync, ...bounds: number[]): number => {
     const gone = statement.all(...bounds);
@@ -27,6 +35,7 @@ export function retentionOperations(database: DatabaseSync) {
   /** The time up to which a slice of so many rows goes: that of the last row of the slice, in the table where it is older. */
   const sliceEndMs = (rows: number): number =>
     Math.min(
+      blocks.firstEndMs() ?? Infinity,
       ...[prepared.lineAt.get(rows - 1), prepared.activationAt.get(rows - 1)].map((row) =>
         row === undefined ? Infinity : integer(row, "atMs"),
       ),
@@ -36,7 +45,8 @@ export function retentionOperations(database: DatabaseSync) {
     const rows = sliceEndMs(SLICE_ROWS) < Infinity ? SLICE_ROWS : 1;
     const endMs = sliceEndMs(rows);
     return {
-      activations: removeActivations(prepared.removeFirstActivations, rows, endMs),
+      activations:
+        removeActivations(prepared.removeFirstActivations, rows, endMs) + blocks.removeFirst(endMs, removeResults),
       lines: Number(prepared.removeFirstLines.run(rows, endMs).changes),
     };
   };
@@ -47,11 +57,13 @@ export function retentionOperations(database: DatabaseSync) {
 
   return {
     removeOld(olderThanMs: number): Removed {
-      const activations = removeActivations(prepared.removeOldActivations, olderThanMs, ROWS_PER_CALL);
+      const rows = removeActivations(prepared.removeOldActivations, olderThanMs, ROWS_PER_CALL);
+      const old = blocks.removeOld(olderThanMs, BLOCKS_PER_CALL, removeResults);
+      const activations = rows + old.activations;
       const lines = Number(prepared.removeOldLines.run(olderThanMs, ROWS_PER_CALL).changes);
       prepared.removeOrphanedResults.run(olderThanMs, ROWS_PER_CALL);
       database.exec(`PRAGMA incremental_vacuum(${PAGES_PER_CALL})`);
-      return { activations, lines, more: activations === ROWS_PER_CALL || lines === ROWS_PER_CALL };
+      return { activations, lines, more: rows === ROWS_PER_CALL || lines === ROWS_PER_CALL || old.more };
     },
 
     removeExcess(bytesMax: number): Removed {
@@ -83,6 +95,7 @@ function prepare(database: DatabaseSync) {
          WHERE fn IN (SELECT fn FROM functions) AND timeMs < ? LIMIT ?)`,
     ),
     removeResult: database.prepare("DELETE FROM results WHERE id = ?"),
+    resultsWithin: database.prepare("SELECT id FROM results WHERE id BETWEEN ? AND ?"),
     removeOrphanedResults: database.prepare(
       `DELETE FROM results WHERE id IN (
          SELECT r.id FROM results r LEFT JOIN activations a ON a.id = r.id WHERE r.atMs < ? AND a.id IS NULL LIMIT ?)`,

@@ -7,7 +7,7 @@ import { test, type TestContext } from "node:test";
 import { openSqliteStore } from "../sqlite.ts";
 import type { QueueItem } from "../store.ts";
 import { openChannel } from "./channel.ts";
-import type { DurableOperations } from "./formats.ts";
+import { formats, type DurableOperations } from "./formats.ts";
 
 test("everything is there after closing and opening again", async (context) => {
   const directory = await directoryFor(context);
@@ -65,7 +65,7 @@ test("a directory of a newer version is refused and left as it is", async (conte
   database.close();
   await assert.rejects(openSqliteStore({ directory }), {
     code: "data-version-newer",
-    values: { directory, found: 99, known: 1 },
+    values: { directory, found: 99, known: 2 },
   });
   const after = new DatabaseSync(join(directory, "koine.db"));
   assert.deepEqual(
@@ -193,6 +193,47 @@ test("one call that cannot be done does not spoil those that share its transacti
 function item(id: string, parts: Partial<QueueItem> = {}): QueueItem {
   return { id, lane: "lane", payload: Buffer.from(id), dueAtMs: 0, enqueuedAtMs: 0, ...parts };
 }
+
+test("a thread that ends unasked is told of, one that is closed is not", async (context) => {
+  const directory = await directoryFor(context);
+  const failures: string[] = [];
+  const told = ({ code }: { readonly code: string }): void => void failures.push(code);
+  const closed = await openChannel<DurableOperations>({ directory, format: "durable", pagesMax: null }, told);
+  await closed.close();
+  assert.deepEqual(failures, []);
+  const lost = await openChannel<DurableOperations>({ directory, format: "durable", pagesMax: null }, told);
+  const underWay = lost.call("queueState", 0).catch(() => {});
+  await lost.kill();
+  await underWay;
+  assert.deepEqual(failures, ["storage-failed"]);
+});
+
+test("a queue of the first format is opened with its work, its claims and its dead letters", async (context) => {
+  const directory = await directoryFor(context);
+  const database = new DatabaseSync(join(directory, "koine.db"));
+  database.exec(`${formats.durable.steps[0]}; PRAGMA user_version = 1`);
+  const item = "INSERT INTO items (id, lane, enqueuedAtMs, dueAtMs, readyAtMs, attempts, epoch) VALUES";
+  database.exec(`${item} ('waits', 'l', 1, 2, 2, 1, NULL), ('held', 'l', 3, 4, 99999, 1, 7)`);
+  database.exec("INSERT INTO payloads (row, payload) VALUES (1, x'01'), (2, x'02')");
+  database.exec("INSERT INTO dead VALUES (1, 'dead', 'l', 1, 2, 3, 'failed 3 times', 9, x'03')");
+  database.close();
+  const store = await openSqliteStore({ directory });
+  context.after(() => store.close());
+  const leases = await store.queue.lease({ limit: 9, nowMs: 10, leaseMs: 1_000 });
+  assert.deepEqual(
+    leases.map(({ item: { id, payload, priority }, attempt }) => [id, [...payload], priority, attempt]),
+    [
+      ["waits", [1], undefined, 2],
+      ["held", [2], undefined, 2],
+    ],
+  );
+  const letter = await store.queue.deadLetter("dead");
+  assert.deepEqual(
+    [letter?.reason, letter?.code, letter?.history, [...(letter?.payload ?? [])]],
+    ["failed 3 times", "", [], [3]],
+  );
+  assert.deepEqual(await store.queue.replay(["dead"], { nowMs: 10, spacingMs: 0 }), ["dead"]);
+});
 
 function line(text: string) {
   const names = { namespace: "default", package: "", name: "hello", version: 1, instanceId: "i", activationId: "a" };
