@@ -1,5 +1,6 @@
 import type { Duplex, Readable, Writable } from "node:stream";
 import type { NetworkMode } from "../core/function.ts";
+import type { NetworkAccess, NetworkRule } from "../core/network.ts";
 
 export type { NetworkMode } from "../core/function.ts";
 
@@ -30,10 +31,16 @@ export interface SandboxRequest {
   readonly mounts: readonly Mount[];
   readonly limits: SandboxLimits;
   readonly network: NetworkMode;
+  /** What it may reach beyond the internet, with `egress`. */
+  readonly allowNetwork?: readonly NetworkRule[];
   /** The image whose file system it gets, pinned by digest; only for drivers of images. `command` may then be empty: the image's own. */
   readonly image?: string;
   /** Working directory inside. */
   readonly cwd?: string;
+  /** Whether the command waits until `begin` is called, where the driver can: then what it connects to is there. */
+  readonly held?: boolean;
+  /** Whether nothing is to run by itself: the programs come by `execute`. Only for drivers with that ability. */
+  readonly idle?: boolean;
   /** Whether code is attached after the start: then `Attachable.attach` must work on the result, where the driver has that ability. */
   readonly attachable?: boolean;
   /** Whether it is to take only processor time that no other sandbox wants, until `hurry` or `attach` is called, where the driver can. */
@@ -65,12 +72,20 @@ export interface Sandbox {
 
 /** Optional ability: code and limits of a started sandbox can still be set. */
 export interface Attachable {
-  attach(mounts: readonly Mount[], limits: SandboxLimits): Promise<void>;
+  /**
+   * @param network what it has of the network from now on; absent: what its request said. It can be less than that, or another list of what is allowed.
+   */
+  attach(mounts: readonly Mount[], limits: SandboxLimits, network?: NetworkAccess): Promise<void>;
 }
 
 /** Optional ability: a sandbox that began in the background takes its full share of the processor from now on. */
 export interface Hurriable {
   hurry(): void;
+}
+
+/** Optional ability: a command that was `held` begins when it is told. */
+export interface Holds {
+  begin(): void;
 }
 
 /**
@@ -155,8 +170,17 @@ export interface IsolationFact {
   readonly remedy: string;
 }
 
+/** Whether a network mode can be had. */
+export type NetworkFinding =
+  | { readonly had: true }
+  | { readonly had: false; readonly detail: string; readonly remedy: string };
+
 export interface SandboxDriver {
   readonly name: string;
+  /** Set where all its sandboxes have the machine's network, whatever a request says: their ports must not collide. */
+  readonly sharesNetwork?: boolean;
+  /** Which network modes can be had on this machine, and why not the others; absent: every one, or the driver says so when it starts one. */
+  readonly networks?: Readonly<Record<NetworkMode, NetworkFinding>>;
   /** What this driver isolates on this machine; the answer does not change while the process lives. */
   inspect(): Promise<readonly IsolationFact[]>;
   /** @throws KoineError `sandbox-failed` */

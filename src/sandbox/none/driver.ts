@@ -8,14 +8,18 @@ import { KoineError } from "../../core/errors.ts";
 import type {
   Attachable,
   Freezable,
+  Holds,
   IsolationFact,
   Mount,
   PathMapped,
+  PortInside,
+  Reachable,
   Sandbox,
   SandboxDriver,
   SandboxEnd,
   SandboxRequest,
 } from "../sandbox.ts";
+import { machineLoopback } from "../inside-network.ts";
 import { streamsOf } from "../streams.ts";
 import { descendantsOf, residentBytes, send, startTimeOf } from "../tree.ts";
 import { PathMap } from "./path-map.ts";
@@ -37,6 +41,7 @@ export async function openNoneDriver(options: NoneDriverOptions): Promise<Sandbo
 
 class NoneDriver implements SandboxDriver {
   readonly name = "none";
+  readonly sharesNetwork = true;
   readonly #directory: string;
   readonly #clock: Clock;
   readonly #sandboxes = new Set<NoneSandbox>();
@@ -66,7 +71,8 @@ class NoneDriver implements SandboxDriver {
       throw cancelled(signal);
     }
     const map = new PathMap(request.mounts);
-    const [file = "", ...args] = request.command.map((part) => map.translate(part));
+    const command = request.held === true ? ["/bin/sh", "-c", HELD, "sh", ...request.command] : request.command;
+    const [file = "", ...args] = command.map((part) => map.translate(part));
     const environment = Object.entries(request.environment).map(([name, value]) => [name, map.translate(value)]);
     const child = attemptSpawn(() =>
       spawn(file, args, {
@@ -118,6 +124,9 @@ class NoneDriver implements SandboxDriver {
   }
 }
 
+/** Waits for a line on its channel, then becomes the command. */
+const HELD = 'read -r begin <&3; exec 3<&-; exec "$@"';
+
 interface Process {
   readonly child: ChildProcess;
   readonly pid: number;
@@ -125,7 +134,7 @@ interface Process {
   readonly clock: Clock;
 }
 
-class NoneSandbox implements Sandbox, Attachable, Freezable, PathMapped {
+class NoneSandbox implements Sandbox, Attachable, Freezable, Holds, PathMapped, Reachable {
   readonly id: string;
   readonly pid: number;
   readonly channel: Duplex;
@@ -133,6 +142,7 @@ class NoneSandbox implements Sandbox, Attachable, Freezable, PathMapped {
   readonly stderr: Readable;
   readonly ended: Promise<SandboxEnd>;
   readonly #map: PathMap;
+  readonly #ports: PortInside[] = [];
   readonly #clock: Clock;
   #state: "running" | "stopping" | "ended" = "running";
   #memory: { readonly currentBytes: number; readonly peakBytes: number } | null = null;
@@ -157,11 +167,27 @@ class NoneSandbox implements Sandbox, Attachable, Freezable, PathMapped {
         this.#state = "ended";
         // Children that it left behind.
         send(-pid, "SIGKILL");
+        for (const port of this.#ports) void port[Symbol.asyncDispose]();
         void cleanUp()
           .catch(() => {})
           .then(() => resolve(end));
       });
     });
+  }
+
+  connect(port: number, signal: AbortSignal): Promise<Duplex> {
+    return machineLoopback.connect(port, signal);
+  }
+
+  async listen(port: number, onConnection: (connection: Duplex) => void): Promise<PortInside> {
+    const listening = await machineLoopback.listen(port, onConnection);
+    if (this.#state === "ended") await listening[Symbol.asyncDispose]();
+    else this.#ports.push(listening);
+    return listening;
+  }
+
+  begin(): void {
+    this.channel.write("\n");
   }
 
   toOutside(insidePath: string): string {

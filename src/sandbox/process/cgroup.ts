@@ -9,7 +9,14 @@ import { cgroupPositions, claimControllers, type Controller, type ControllerBase
 /** Processes of bubblewrap itself, which are in the sandbox's cgroup too. */
 export const LAUNCHER_PIDS = 2;
 const CPU_PERIOD_US = 100_000;
-/** A sandbox in the background gets this fraction of what another one gets. */
+/** As much memory as goes with one core in a sandbox without a share of its own: what it weighs where others want the processor too. */
+const BYTES_PER_CORE = 1024 * 1024 * 1024;
+/** Weights of sandboxes differ by no more than this, whatever their memory. */
+const WEIGHT_CORES_MIN = 0.125;
+const WEIGHT_CORES_MAX = 8;
+/** What one core weighs: the kernel's defaults. */
+const PARTS_PER_CORE = { 1: 1_024, 2: 100 } as const;
+/** A sandbox in the background gets this fraction of what it gets else. */
 const BACKGROUND_PARTS = 32;
 
 /**
@@ -73,6 +80,7 @@ export class Cgroup {
   readonly #folders: ReadonlyMap<Controller, ControllerBase>;
   readonly #paths: readonly string[];
   #limits: SandboxLimits | null = null;
+  #share: "background" | "full" = "full";
   #removed = false;
 
   constructor(bases: ReadonlyMap<Controller, ControllerBase>, id: string) {
@@ -100,13 +108,21 @@ export class Cgroup {
     if (before?.pidsMax !== limits.pidsMax) this.#write("pids", "pids.max", String(limits.pidsMax + LAUNCHER_PIDS));
     if (before === null || before.cpuCores !== limits.cpuCores) this.#setQuota(limits);
     this.#limits = limits;
+    if (before === null || weightOf(before) !== weightOf(limits)) this.#setWeight();
   }
 
   /** How much of a contended processor it gets beside the other sandboxes. */
   setShare(share: "background" | "full"): void {
-    const parts = share === "background" ? BACKGROUND_PARTS : 1;
-    if (this.#version("cpu") === 2) attempt(() => this.#write("cpu", "cpu.weight", String(Math.ceil(100 / parts))));
-    else attempt(() => this.#write("cpu", "cpu.shares", String(Math.ceil(1_024 / parts))));
+    this.#share = share;
+    this.#setWeight();
+  }
+
+  #setWeight(): void {
+    const version = this.#version("cpu");
+    if (version === null) return;
+    const cores = weightOf(this.#limits) / (this.#share === "background" ? BACKGROUND_PARTS : 1);
+    const parts = Math.max(2, Math.ceil(cores * PARTS_PER_CORE[version]));
+    attempt(() => this.#write("cpu", version === 2 ? "cpu.weight" : "cpu.shares", String(parts)));
   }
 
   #setQuota(limits: SandboxLimits): void {
@@ -223,6 +239,13 @@ export class Cgroup {
       await delay(delayMs);
     }
   }
+}
+
+/** In cores: its share, or what goes with its memory. */
+function weightOf(limits: SandboxLimits | null): number {
+  if (limits === null) return 1;
+  const cores = limits.cpuCores ?? limits.memoryBytesMax / BYTES_PER_CORE;
+  return Math.min(WEIGHT_CORES_MAX, Math.max(WEIGHT_CORES_MIN, cores));
 }
 
 /** Never makes a file: one that is missing is one this kernel does not know. */

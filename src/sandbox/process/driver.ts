@@ -1,11 +1,12 @@
 import type { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
 import { KoineError, toKoineError } from "../../core/errors.ts";
-import type { IsolationFact, Sandbox, SandboxDriver, SandboxRequest } from "../sandbox.ts";
+import type { IsolationFact, Reachable, Sandbox, SandboxDriver, SandboxRequest } from "../sandbox.ts";
+import { machineLoopback } from "../inside-network.ts";
 import { closeEquipment, type Equipment, openEquipment, type ProcessDriverOptions } from "./equipment.ts";
 import { inspectDriver } from "./inspect.ts";
 import { launchDescriptors, sandboxArguments } from "./launch.ts";
-import { acquireParts, type Parts } from "./parts.ts";
+import { accessOf, acquireParts, type Parts } from "./parts.ts";
 import { AttachableProcessSandbox, ProcessSandbox, type Running } from "./sandbox.ts";
 
 export type { ProcessDriverOptions } from "./equipment.ts";
@@ -36,6 +37,12 @@ class ProcessDriver implements SandboxDriver {
     this.#equipment = equipment;
   }
 
+  get networks(): NonNullable<SandboxDriver["networks"]> {
+    const { own, egress } = this.#equipment.ownNetworks;
+    // Without a namespace of the platform's, bubblewrap makes one.
+    return { none: { had: true }, egress: own.had ? egress : own, host: { had: true } };
+  }
+
   inspect(): Promise<readonly IsolationFact[]> {
     this.#facts ??= inspectDriver(this, this.#equipment);
     return this.#facts;
@@ -50,6 +57,8 @@ class ProcessDriver implements SandboxDriver {
     let sandbox: ProcessSandbox;
     let stood: Promise<string>;
     try {
+      // Its command finds the network as it is to be from its first moment on.
+      await parts.launch.network?.set(accessOf(request));
       if (signal.aborted) throw aborted(signal);
       ({ sandbox, stood } = this.#launch(request, parts));
     } catch (thrown) {
@@ -98,16 +107,20 @@ class ProcessDriver implements SandboxDriver {
   }
 
   #launch(request: SandboxRequest, parts: Parts): { sandbox: ProcessSandbox; stood: Promise<string> } {
-    const { cgroups, machine, etcFolder, filterFile, watch, clock, coveredFiles } = this.#equipment;
+    const { cgroups, machine, etcFolder, resolversFile, filterFile, watch, clock, coveredFiles, masked } =
+      this.#equipment;
     const { launch, root, mounts } = parts;
     const hidden = sandboxArguments({
       machine,
       request,
       rootFolder: root?.path ?? null,
       etcFolder,
+      resolversFile,
+      hasOwnNetwork: launch.network !== null,
       mounts,
       filterFile,
       covered: launch.userId === null ? coveredFiles : [],
+      masked,
       limitPidsByUser: !cgroups.has("pids"),
     });
     const { started, cgroup } = launch;
@@ -121,6 +134,8 @@ class ProcessDriver implements SandboxDriver {
       cgroupHas: { memory: cgroups.has("memory"), freezer: cgroups.has("freezer") },
       watch,
       clock,
+      reach: (pidInside) =>
+        request.network === "host" ? machineLoopback : (this.#equipment.networks?.of(pidInside) ?? unreachable),
       cleanUp: () => parts.release(),
     };
     started.pipe(launchDescriptors.arguments).end(hidden);
@@ -130,6 +145,17 @@ class ProcessDriver implements SandboxDriver {
         : new AttachableProcessSandbox(running, request, parts.attach);
     return { sandbox, stood: statusOf(started.pipe(launchDescriptors.status)) };
   }
+}
+
+/** For a Node without what entering a network takes. */
+const unreachable: Reachable = {
+  connect: () => Promise.reject(notReachable()),
+  listen: () => Promise.reject(notReachable()),
+};
+
+function notReachable(): KoineError {
+  const remedy = "Run the platform on a Node with node:ffi, or use --network host.";
+  return new KoineError("not-supported", { what: "Reaching a program in its own network", remedy });
 }
 
 const REHEARSAL_MS_MAX = 10_000;

@@ -1,6 +1,7 @@
 import { cpSync } from "node:fs";
-import { copyFile, mkdir, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { insideAddresses } from "../network/plan.ts";
 
 /** The user and group that code in a sandbox sees itself as. */
 export const INSIDE_ID = 65_534;
@@ -8,9 +9,10 @@ export const INSIDE_HOSTNAME = "koine";
 
 /**
  * Fills a folder that becomes `/etc` of all sandboxes: synthetic where the machine's own would tell about it, copies of the little
- * that programs need (library cache, resolvers, time zone, certificates, the links of Debian's alternatives).
+ * that programs need (library cache, time zone, certificates, the links of Debian's alternatives).
+ * @returns a copy of the machine's list of resolvers beside it, for who shares its network; null: there is none
  */
-export async function fillEtc(folder: string): Promise<void> {
+export async function fillEtc(folder: string): Promise<string | null> {
   await mkdir(folder, { recursive: true, mode: 0o755 });
   for (const [name, text] of Object.entries(synthetic)) await writeFile(join(folder, name), text, { mode: 0o644 });
   for (const name of copiedFiles) await orNothing(() => copyFile(join("/etc", name), join(folder, name)));
@@ -20,6 +22,12 @@ export async function fillEtc(folder: string): Promise<void> {
       cpSync(join("/etc", name), join(folder, name), { recursive: true, verbatimSymlinks: true }),
     );
   }
+  const resolvers = await readFile("/etc/resolv.conf", "utf8").catch(() => null);
+  await writeFile(join(folder, "resolv.conf"), resolversInside(resolvers ?? ""), { mode: 0o644 });
+  if (resolvers === null) return null;
+  const file = `${folder}-resolv.conf`;
+  await writeFile(file, resolvers, { mode: 0o644 });
+  return file;
 }
 
 const synthetic: Readonly<Record<string, string>> = {
@@ -30,9 +38,15 @@ const synthetic: Readonly<Record<string, string>> = {
   "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
 };
 
-const copiedFiles = ["ld.so.cache", "resolv.conf", "localtime", "timezone", "services", "protocols", "mime.types"];
+const copiedFiles = ["ld.so.cache", "localtime", "timezone", "services", "protocols", "mime.types"];
 /** Certificates only: the keys beside them are none of a function's business. */
 const copiedFolders = ["ssl/certs", "ssl/openssl.cnf", "pki/tls/certs", "pki/ca-trust/extracted", "alternatives"];
+
+/** The platform asks the machine's resolvers for a sandbox with a network of its own; what it searches stays. */
+function resolversInside(outside: string): string {
+  const kept = outside.split("\n").filter((line) => /^\s*(?:search|options|domain)\s/.test(line));
+  return [`nameserver ${insideAddresses.platform4}`, ...kept, ""].join("\n");
+}
 
 /** Machines differ in which of these they have. */
 async function orNothing(copy: () => Promise<void>): Promise<void> {

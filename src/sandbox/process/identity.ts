@@ -36,17 +36,28 @@ export class Identities {
   }
 }
 
-/** null where this process cannot become another user. Platforms with different tags mostly use different ids. */
-export function openIdentities(tag: string): Identities | null {
+/** One of several equal parts of a platform's ids, counted from 0. */
+export interface IdentityPart {
+  readonly index: number;
+  readonly count: number;
+}
+
+/** null where this process cannot become another user. Platforms with different tags mostly use different ids, parts of one always. */
+export function openIdentities(tag: string, part: IdentityPart = { index: 0, count: 1 }): Identities | null {
   if (process.getuid?.() !== 0) return null;
   const ranges = mappedRanges(readFileSync("/proc/self/uid_map", "utf8"));
   const platform = [...tag].reduce((sum, letter) => (sum * 31 + (letter.codePointAt(0) ?? 0)) % PLATFORMS, 0);
   const first = FIRST_ID + platform * IDS_PER_PLATFORM;
   const isMapped = (start: number, count: number): boolean =>
     ranges.some((range) => range.first <= start && start + count <= range.first + range.count);
-  if (isMapped(first, IDS_PER_PLATFORM)) return new Identities(first, IDS_PER_PLATFORM);
-  if (isMapped(FIRST_ID_NARROW, IDS_NARROW)) return new Identities(FIRST_ID_NARROW, IDS_NARROW);
+  if (isMapped(first, IDS_PER_PLATFORM)) return identitiesOf(part, first, IDS_PER_PLATFORM);
+  if (isMapped(FIRST_ID_NARROW, IDS_NARROW)) return identitiesOf(part, FIRST_ID_NARROW, IDS_NARROW);
   return null;
+}
+
+export function identitiesOf({ index, count }: IdentityPart, first: number, ids: number): Identities {
+  const each = Math.floor(ids / count);
+  return new Identities(first + index * each, each);
 }
 
 /** Ids that exist in this process' user namespace, from the text of its uid_map. */

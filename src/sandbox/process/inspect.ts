@@ -49,6 +49,7 @@ export async function inspectDriver(driver: SandboxDriver, equipment: Equipment)
     ...privilegeFacts(seen, equipment),
     ...limitFacts(seen, equipment),
     ...fileFacts(seen, equipment),
+    ...networkFacts(equipment),
   ];
 }
 
@@ -166,6 +167,20 @@ function limitFacts({ inside, memoryMeasured }: Seen, { cgroups }: Equipment): I
     fact("freezing", true, freezer ?? "SIGSTOP to every process"),
     fact("open files limit", inside.get("open-files") === String(probeLimits.openFilesMax), "RLIMIT_NOFILE"),
     fact("file size limit", inside.get("file-blocks") === String(probeLimits.fileBytesMax / 512), "RLIMIT_FSIZE"),
+  ];
+}
+
+/** Whether each mode can be had; that of the machine always can. */
+function networkFacts({ ownNetworks: { own, egress } }: Equipment): IsolationFact[] {
+  const found = own.had ? egress : own;
+  return [
+    fact("network none", true, own.had ? "a namespace of the platform's" : "a namespace of bubblewrap's"),
+    fact(
+      "network egress",
+      found.had,
+      found.had ? "out by the platform's relay, filtered by address" : found.detail,
+      found.had ? "" : found.remedy,
+    ),
   ];
 }
 

@@ -68,6 +68,12 @@ describe("a sandbox of the driver 'process' isolates:", () => {
     assert.equal(await shell(script), "fine\n");
   });
 
+  test("what tells of the machine is empty", async () => {
+    const script = `cat /proc/cmdline /proc/keys /proc/modules /proc/kallsyms /proc/config.gz 2>/dev/null | wc -c
+      for d in /proc/acpi /proc/asound /proc/scsi /usr/local/etc /usr/src; do ls $d 2>/dev/null; done; test -e /sys && echo sys`;
+    assert.equal(await shell(script), "0\n");
+  });
+
   test("it sees only its own processes", async () => {
     const pids = (await shell("echo /proc/[0-9]*")).trim().split(" ");
     assert.ok(pids.length <= 3, pids.join());
@@ -214,6 +220,29 @@ for number in sys.argv[1:]:
     };
     // EPERM, and for clone3 ENOSYS, which sends C libraries to clone.
     assert.equal((await run(driver, request)).stdout.trim().split("\n").join(), "1,1,1,1,1,38");
+  });
+
+  test("sockets of packets, ciphers, hypervisor and firewall, and raw ones, cannot be made", async (context) => {
+    if (!existsSync("/usr/bin/python3")) return context.skip("needs Python to make the calls");
+    const program = `import socket
+for family, kind, protocol in [(17, 3, 0), (38, 5, 0), (40, 1, 0), (16, 3, 12), (2, 3, 255), (10, 3, 58)]:
+    try: socket.socket(family, kind, protocol); print("made")
+    except OSError as error: print(error.errno)
+socket.socket(1); socket.socket(2); socket.socket(10, 2); socket.socket(16, 3, 0); print(len(socket.if_nameindex()))`;
+    const request = { ...shellRequest(""), command: ["/usr/bin/python3", "-c", program] };
+    const { stdout, stderr } = await run(driver, request);
+    assert.equal(stdout.trim().split("\n").join(), "97,97,97,97,1,1,1", stderr);
+  });
+
+  test("a share of the processor is not exceeded by one that spins", async (context) => {
+    if (!(await holds("cpu limit"))) return context.skip("needs a cgroup");
+    const program = `const begunMs = performance.now(), before = process.cpuUsage();
+      while (performance.now() - begunMs < 1000);
+      const { user, system } = process.cpuUsage(before);
+      console.log((user + system) / 1000 / (performance.now() - begunMs)); process.exit();`;
+    const limits = { ...testLimits, cpuCores: 0.2 };
+    const { stdout } = await run(driver, nodeRequest(program, { limits }));
+    assert.ok(Number(stdout) > 0 && Number(stdout) < 0.5, stdout);
   });
 
   test("threads and child processes of Node and Python work under the filter", async () => {

@@ -9,6 +9,7 @@ const plan: SandboxPlan = {
     bubblewrapVersion: "0.8.0",
     limitsTmp: true,
     setpriv: "/usr/bin/setpriv",
+    nsenter: "/usr/bin/nsenter",
     shell: "/bin/sh",
     systemFolders: [
       { kind: "link", path: "/bin", to: "usr/bin" },
@@ -18,12 +19,20 @@ const plan: SandboxPlan = {
   request: nodeRequest("", { environment: { TOKEN: "a secret" } }),
   rootFolder: "/staging/roots/one",
   etcFolder: "/staging/etc",
+  resolversFile: "/staging/resolv.conf",
+  hasOwnNetwork: false,
   mounts: [{ source: "/staging/sources/1", target: "/code" }],
   filterFile: "/staging/seccomp.bpf",
   covered: [],
+  masked: { files: [], folders: [] },
   limitPidsByUser: false,
 };
-const launch = { ...plan, userId: 70_001, joinFiles: ["/sys/fs/cgroup/memory/one/cgroup.procs"] };
+const launch = {
+  ...plan,
+  networkPath: "/proc/1/fd/20",
+  userId: 70_001,
+  joinFiles: ["/sys/fs/cgroup/memory/one/cgroup.procs"],
+};
 const hidden = (changed: Partial<SandboxPlan>): string =>
   sandboxArguments({ ...plan, ...changed })
     .toString()
@@ -39,10 +48,10 @@ test("the command reaches the shell inside as it is, whatever it contains", () =
   assert.ok(hidden({ request: { ...plan.request, command } }).includes(`set -- '/bin/echo' 'it'\\''s' '$HOME' ''`));
 });
 
-test("the cgroup is joined and the user changed before bubblewrap starts", () => {
+test("the cgroup is joined, the network entered and the user changed before bubblewrap starts", () => {
   const { args } = planLaunch(launch);
-  const order = [...launch.joinFiles, "--reuid=70001", "--clear-groups", "/usr/bin/bwrap"].map((argument) =>
-    args.indexOf(argument),
+  const order = [...launch.joinFiles, "--net=/proc/1/fd/20", "--reuid=70001", "--clear-groups", "/usr/bin/bwrap"].map(
+    (argument) => args.indexOf(argument),
   );
   assert.deepEqual(
     order,
@@ -61,8 +70,9 @@ test("a root in memory gets the machine's links and is closed against writing at
   assert.doesNotMatch(hidden({}), /--symlink|--remount-ro \/ /);
 });
 
-test("the network namespace is new only where no network was asked for", () => {
+test("the network namespace is made here only where no network was asked for and there is none yet", () => {
   assert.match(hidden({}), /--unshare-net/);
+  assert.doesNotMatch(hidden({ hasOwnNetwork: true }), /--unshare-net/);
   assert.doesNotMatch(hidden({ request: { ...plan.request, network: "host" } }), /--unshare-net/);
 });
 

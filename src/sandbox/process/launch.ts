@@ -12,6 +12,13 @@ export interface LaunchPlan {
   readonly joinFiles: readonly string[];
   /** The system call filter; null where there is none for this architecture. */
   readonly filterFile: string | null;
+  /** The network namespace to enter; null: stay in the machine's. */
+  readonly networkPath: string | null;
+}
+
+export interface Masked {
+  readonly files: readonly string[];
+  readonly folders: readonly string[];
 }
 
 export interface SandboxPlan {
@@ -20,11 +27,17 @@ export interface SandboxPlan {
   /** The folder that becomes `/` and holds all mount points; null: bubblewrap makes one in memory. */
   readonly rootFolder: string | null;
   readonly etcFolder: string;
+  /** The machine's own list of resolvers, for sandboxes that share its network; null: it has none. */
+  readonly resolversFile: string | null;
+  /** Whether it was started in a network namespace of its own. */
+  readonly hasOwnNetwork: boolean;
   /** Those of the request, with sources that the sandbox's user can reach. */
   readonly mounts: readonly Mount[];
   readonly filterFile: string | null;
   /** Files below /proc that this user could write to although it has no capabilities; they become read-only. */
   readonly covered: readonly string[];
+  /** What of /proc and /usr tells of the machine and is of no use to a function. */
+  readonly masked: Masked;
   /** Limits the processes by RLIMIT_NPROC, which counts within the sandbox's user namespace; for where no cgroup does. */
   readonly limitPidsByUser: boolean;
 }
@@ -41,7 +54,7 @@ export const launchDescriptors = {
   filter: 7,
 } as const;
 
-const { status, arguments: argumentsFd, lifeline, filter } = launchDescriptors;
+const { channel, status, arguments: argumentsFd, lifeline, filter } = launchDescriptors;
 
 /** Runs outside: nothing of the sandbox exists before it is a member of its cgroups. */
 const OUTER = `cd /; while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"`;
@@ -51,7 +64,7 @@ const SCRIPT_VARIABLE = "KOINE_START";
 const INNER = `eval "unset ${SCRIPT_VARIABLE}; $${SCRIPT_VARIABLE}"`;
 
 /**
- * The chain of programs, each replacing the one before: shell (join cgroups) → setpriv (become an unprivileged user) → bubblewrap
+ * The chain of programs, each replacing the one before: shell (join cgroups) → nsenter (its network) → setpriv (become an unprivileged user) → bubblewrap
  * (namespaces, root, filter) → shell (resource limits, report) → the command. Bubblewrap waits for its arguments, so the chain may
  * begin before it is known what for.
  */
@@ -68,6 +81,9 @@ export function planLaunch(plan: LaunchPlan): { readonly file: string; readonly 
     ...(plan.filterFile === null ? [] : [plan.filterFile]),
     ...plan.joinFiles,
     "--",
+    ...(plan.networkPath === null || machine.nsenter === null
+      ? []
+      : [machine.nsenter, `--net=${plan.networkPath}`, "--"]),
     ...become,
     machine.bubblewrap,
     "--args",
@@ -87,7 +103,7 @@ export function planLaunch(plan: LaunchPlan): { readonly file: string; readonly 
 export function sandboxArguments(plan: SandboxPlan): Buffer {
   const { request } = plan;
   const words = [
-    ...namespaces(request),
+    ...namespaces(plan),
     ...root(plan),
     ...devices(plan),
     ...plan.mounts.flatMap(({ source, target, writable }) => [writable ? "--bind" : "--ro-bind", source, target]),
@@ -110,10 +126,10 @@ export function sandboxArguments(plan: SandboxPlan): Buffer {
   return Buffer.from(words.map((word) => `${word}\0`).join(""));
 }
 
-function namespaces(request: SandboxRequest): string[] {
+function namespaces({ request, hasOwnNetwork }: SandboxPlan): string[] {
   return [
     ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"],
-    request.network === "none" ? ["--unshare-net"] : [],
+    request.network === "none" && !hasOwnNetwork ? ["--unshare-net"] : [],
     ["--uid", String(INSIDE_ID), "--gid", String(INSIDE_ID)],
     ["--hostname", INSIDE_HOSTNAME],
     ["--new-session", "--die-with-parent"],
@@ -121,7 +137,7 @@ function namespaces(request: SandboxRequest): string[] {
   ].flat();
 }
 
-function root({ machine, rootFolder, etcFolder }: SandboxPlan): string[] {
+function root({ machine, rootFolder, etcFolder, resolversFile, request }: SandboxPlan): string[] {
   const own = machine.systemFolders.map((folder) => {
     if (folder.kind === "folder") return ["--ro-bind", folder.path, folder.path];
     return rootFolder === null ? ["--symlink", folder.to, folder.path] : [];
@@ -131,16 +147,29 @@ function root({ machine, rootFolder, etcFolder }: SandboxPlan): string[] {
     ["--ro-bind", "/usr", "/usr"],
     ...own,
     ["--ro-bind", etcFolder, "/etc"],
+    request.network === "host" && resolversFile !== null ? ["--ro-bind", resolversFile, "/etc/resolv.conf"] : [],
   ].flat();
 }
 
+const SMALLEST_BYTES = 4_096;
 const SHARED_MEMORY_BYTES_MAX = 64 * 1024 * 1024;
 
-function devices({ machine, request, covered }: SandboxPlan): string[] {
+function devices({ machine, request, covered, masked }: SandboxPlan): string[] {
   const { tmpBytesMax } = request.limits;
   const size = (bytes: number): string[] => (machine.limitsTmp ? ["--size", String(bytes)] : []);
   return [
-    ["--proc", "/proc", ...covered.flatMap((path) => ["--ro-bind", path, path]), "--dev", "/dev"],
+    ["--proc", "/proc", ...covered.flatMap((path) => ["--ro-bind", path, path])],
+    masked.files.flatMap((path) => ["--ro-bind", "/dev/null", path]),
+    masked.folders.flatMap((path) => [
+      "--perms",
+      "0555",
+      ...size(SMALLEST_BYTES),
+      "--tmpfs",
+      path,
+      "--remount-ro",
+      path,
+    ]),
+    ["--dev", "/dev"],
     // /dev itself is a file system in memory without a limit: only what programs must write to stays writable.
     [...size(Math.min(tmpBytesMax, SHARED_MEMORY_BYTES_MAX)), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"],
     ["--perms", "1777", ...size(tmpBytesMax), "--tmpfs", "/tmp"],
@@ -169,6 +198,7 @@ function innerScript({ request, limitPidsByUser }: SandboxPlan): string {
     `set -- ${request.command.map(quoted).join(" ")}`,
     `if [ ! -x "$1" ]; then echo "there is no program $1 inside" >&${status}; exit 127; fi`,
     `echo ready >&${status}`,
+    ...(request.held === true ? [`read -r KOINE_BEGIN <&${channel}`, "unset KOINE_BEGIN", `exec ${channel}<&-`] : []),
     `exec "$@" ${status}>&-`,
   ].join("; ");
 }

@@ -1,9 +1,11 @@
 import type { Clock } from "../../core/clock.ts";
 import { KoineError } from "../../core/errors.ts";
+import type { NetworkAccess } from "../../core/network.ts";
 import type { SandboxLimits } from "../sandbox.ts";
 import type { Cgroup, Cgroups } from "./cgroup.ts";
 import type { Identities } from "./identity.ts";
 import { type LaunchPlan, launchDescriptors, planLaunch } from "./launch.ts";
+import { type Networks, type SandboxNetwork, unavailable } from "../network/networks.ts";
 import type { Started, Starter } from "./start.ts";
 
 /** A process that is a member of its cgroups and has its user; it becomes a sandbox when bubblewrap is told how. */
@@ -13,6 +15,8 @@ export interface Launch {
   readonly userId: number | null;
   readonly cgroup: Cgroup;
   readonly started: Started;
+  /** null: it has that of the machine, or bubblewrap makes one without anything. */
+  readonly network: SandboxNetwork | null;
   /** Ends what is left of its processes; never rejects. */
   end(): Promise<void>;
   /** Ends it and gives everything back; never rejects. */
@@ -23,6 +27,9 @@ export interface LaunchesOptions {
   readonly starter: Starter;
   readonly cgroups: Cgroups;
   readonly identities: Identities | null;
+  readonly networks: Networks;
+  /** What those that wait have of the network. */
+  readonly networkAhead: NetworkAccess;
   readonly plan: Pick<LaunchPlan, "machine" | "filterFile">;
   /** How many wait. Joining cgroups takes some 10 ms, in which nothing is computed: the kernel waits for all its processors. */
   readonly ahead: number;
@@ -48,6 +55,7 @@ export class Launches {
   readonly #all = new Set<string>();
   #last = 0;
   #cancelRefill: (() => void) | null = null;
+  #refilling = false;
   #closed = false;
 
   constructor(options: LaunchesOptions) {
@@ -59,11 +67,16 @@ export class Launches {
     return this.#all;
   }
 
-  /** One that waits, or a new one; with these limits set. @throws KoineError `sandbox-failed` */
-  take(limits: SandboxLimits): Launch {
+  /** One that waits, or a new one; with these limits set. @throws KoineError `sandbox-failed`, `network-unavailable` */
+  async take(limits: SandboxLimits, network: NetworkAccess): Promise<Launch> {
     this.#scheduleRefill();
-    const launch = this.#waiting.shift();
-    if (launch === undefined) return this.#begin(limits);
+    // One that waits can be given less of the network than it was made for, but not more.
+    const fits =
+      network.mode === "host"
+        ? this.#options.networkAhead.mode === "host"
+        : this.#options.networkAhead.mode === "egress" || network.mode === this.#options.networkAhead.mode;
+    const launch = fits ? this.#waiting.shift() : undefined;
+    if (launch === undefined) return await this.#begin(limits, network);
     try {
       launch.cgroup.setLimits(limits);
       return launch;
@@ -88,49 +101,71 @@ export class Launches {
   /** One at a time, with pauses: nobody waits for it. */
   #refill(): void {
     this.#cancelRefill = null;
-    if (this.#closed || this.#waiting.length >= this.#options.ahead) return;
-    try {
-      const launch = this.#begin(limitsAhead);
-      this.#waiting.push(launch);
-      void launch.started.ended.then(() => {
-        const index = this.#waiting.indexOf(launch);
-        if (index < 0) return;
-        this.#waiting.splice(index, 1);
-        void launch.release();
-      });
-    } catch {
+    if (this.#closed || this.#refilling || this.#waiting.length >= this.#options.ahead) return;
+    this.#refilling = true;
+    void this.#begin(limitsAhead, this.#options.networkAhead).then(
+      (launch) => {
+        this.#refilling = false;
+        this.#wait(launch);
+        this.#scheduleRefill();
+      },
       // Whoever needs one is told why it cannot be.
-      return;
-    }
-    this.#scheduleRefill();
+      () => {
+        this.#refilling = false;
+      },
+    );
   }
 
-  #begin(limits: SandboxLimits): Launch {
-    const { starter, cgroups, identities, plan } = this.#options;
+  #wait(launch: Launch): void {
+    if (this.#closed) return void launch.release();
+    this.#waiting.push(launch);
+    void launch.started.ended.then(() => {
+      const index = this.#waiting.indexOf(launch);
+      if (index < 0) return;
+      this.#waiting.splice(index, 1);
+      void launch.release();
+    });
+  }
+
+  async #begin(limits: SandboxLimits, access: NetworkAccess): Promise<Launch> {
+    const { starter, cgroups, identities, networks, plan } = this.#options;
+    if (access.mode === "egress" && !networks.egress.had) throw unavailable("egress", networks.egress);
     const userId = identities?.acquire() ?? null;
     if (identities !== null && userId === null)
       throw new KoineError("sandbox-failed", { detail: "all user ids for sandboxes are taken" });
     const id = `${process.pid}-${++this.#last}`;
     let cgroup: Cgroup | null = null;
+    let network: SandboxNetwork | null = null;
     try {
-      cgroup = cgroups.create(id, limits);
-      const { file, args } = planLaunch({ ...plan, userId, joinFiles: cgroup.joinFiles });
-      const started = starter.start(file, args, launchDescriptors.lifeline);
+      // Before anything else goes on: a sweep must know it for ours.
       this.#all.add(id);
-      return this.#launch({ id, userId, cgroup, started });
+      cgroup = cgroups.create(id, limits);
+      network = access.mode === "host" ? null : await networks.make(access);
+      if (this.#closed) throw new KoineError("sandbox-failed", { detail: "the platform stops" });
+      const { file, args } = planLaunch({
+        ...plan,
+        userId,
+        joinFiles: cgroup.joinFiles,
+        networkPath: network?.path ?? null,
+      });
+      const started = starter.start(file, args, launchDescriptors.lifeline);
+      return this.#launch({ id, userId, cgroup, started, network });
     } catch (thrown) {
       if (userId !== null) identities?.release(userId);
       cgroup?.tryRemove();
+      this.#all.delete(id);
+      network?.release();
       if (thrown instanceof KoineError) throw thrown;
       throw new KoineError("sandbox-failed", { detail: "its process could not be started" }, { cause: thrown });
     }
   }
 
   #launch(parts: Omit<Launch, "end" | "release">): Launch {
-    const { id, userId, cgroup, started } = parts;
+    const { id, userId, cgroup, started, network } = parts;
     const end = once(async () => {
       // One that still waits for its arguments ends when there will be none.
       started.pipe(launchDescriptors.arguments).destroy();
+      network?.release();
       await cgroup.destroy();
       this.#all.delete(id);
     });

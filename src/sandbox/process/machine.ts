@@ -12,6 +12,8 @@ export interface Machine {
   readonly limitsTmp: boolean;
   /** Becomes another user before bubblewrap starts; null where it is missing. */
   readonly setpriv: string | null;
+  /** Enters a network that was made before; null where it is missing. */
+  readonly nsenter: string | null;
   readonly shell: string;
   /** `/bin`, `/lib`, …: links into /usr on most machines, folders of their own on some. */
   readonly systemFolders: readonly SystemFolder[];
@@ -39,6 +41,7 @@ export async function readMachine(bubblewrap: string | null): Promise<Machine | 
     bubblewrapVersion: version,
     limitsTmp: major > 0 || minor >= 7,
     setpriv: await findProgram("setpriv"),
+    nsenter: await findProgram("nsenter"),
     shell: "/bin/sh",
     systemFolders: (await Promise.all(systemFolders.map((path) => systemFolder(path)))).filter((one) => one !== null),
   };

@@ -1,6 +1,7 @@
 import { lchown, readdir } from "node:fs/promises";
 import { join, posix } from "node:path";
 import { KoineError } from "../../core/errors.ts";
+import type { NetworkAccess } from "../../core/network.ts";
 import type { Attachable, Mount, SandboxRequest } from "../sandbox.ts";
 import type { Equipment } from "./equipment.ts";
 import type { Launch } from "./launches.ts";
@@ -25,7 +26,7 @@ export async function acquireParts(equipment: Equipment, request: SandboxRequest
   const release = (): Promise<void> => (released ??= undoAll(undo));
   const isReleased = (): boolean => released !== null;
   try {
-    const launch = equipment.launches.take(request.limits);
+    const launch = await equipment.launches.take(request.limits, accessOf(request));
     undo.push(() => launch.release());
     if (request.background === true) launch.cgroup.setShare("background");
     const { userId } = launch;
@@ -41,6 +42,11 @@ export async function acquireParts(equipment: Equipment, request: SandboxRequest
     await release();
     throw thrown;
   }
+}
+
+/** What the request says of the network. */
+export function accessOf({ network, allowNetwork }: SandboxRequest): NetworkAccess {
+  return { mode: network, allow: network === "egress" ? (allowNetwork ?? []) : [] };
 }
 
 interface Holder {
@@ -101,11 +107,14 @@ function attachTo(
   holder: Holder,
   root: RootFolder,
   first: readonly Mount[],
-  { cgroup }: Launch,
+  { cgroup, network }: Launch,
 ): NonNullable<Parts["attach"]> {
   const { staging } = holder.equipment;
   const occupied = new Set([...ownFolders, ...first.map((mount) => mount.target)]);
-  return async (mounts, limits) => {
+  return async (mounts, limits, access) => {
+    // Its rules are set on another thread, while the code is mounted.
+    const connected = access === undefined ? null : changeNetwork(network, access);
+    connected?.catch(() => {});
     for (const mount of mounts) {
       const above = [...occupied].find((target) => isWithin(mount.target, target));
       if (above !== undefined || staging === null) {
@@ -125,7 +134,18 @@ function attachTo(
     } catch (thrown) {
       throw new KoineError("sandbox-failed", { detail: "its limits could not be changed" }, { cause: thrown });
     }
+    await connected;
   };
+}
+
+/** @throws KoineError `sandbox-failed` when that cannot be done to a sandbox that runs */
+async function changeNetwork(network: Launch["network"], access: NetworkAccess): Promise<void> {
+  if (network !== null) return await network.set(access);
+  if (access.mode !== "host") {
+    throw new KoineError("sandbox-failed", {
+      detail: `the network mode '${access.mode}' must be known before its start`,
+    });
+  }
 }
 
 function isWithin(path: string, folder: string): boolean {

@@ -4,11 +4,15 @@ import type { Duplex, Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import type { Clock } from "../../core/clock.ts";
+import type { NetworkAccess } from "../../core/network.ts";
 import type {
   Attachable,
   Freezable,
   Hurriable,
+  Holds,
   Mount,
+  PortInside,
+  Reachable,
   Sandbox,
   SandboxEnd,
   SandboxLimits,
@@ -31,6 +35,8 @@ export interface Running {
   readonly cgroupHas: { readonly memory: boolean; readonly freezer: boolean };
   readonly watch: MemoryWatch;
   readonly clock: Clock;
+  /** What its network is reached by; `pidInside` is asked each time. */
+  reach(pidInside: () => number | null): Reachable;
   /** Takes back cgroup, mounts, folders and ids once the processes are gone; never rejects. */
   cleanUp(): Promise<void>;
 }
@@ -39,13 +45,15 @@ export interface Running {
  * The process tree: bubblewrap outside → bubblewrap as process 1 inside → the command. Process 1 takes all others with it, by the
  * kernel's rule for pid namespaces.
  */
-export class ProcessSandbox implements Sandbox, Freezable {
+export class ProcessSandbox implements Sandbox, Freezable, Reachable, Holds {
   readonly id: string;
   readonly channel: Duplex;
   readonly stdout: Readable;
   readonly stderr: Readable;
   readonly ended: Promise<SandboxEnd>;
   protected readonly running: Running;
+  readonly #reach: Reachable;
+  #ports: PortInside[] = [];
   #state: "running" | "stopping" | "ended" = "running";
   #outOfMemory = false;
   #commandPid: number | null = null;
@@ -57,6 +65,7 @@ export class ProcessSandbox implements Sandbox, Freezable {
     this.channel = running.channel;
     this.stdout = running.stdout;
     this.stderr = running.stderr;
+    this.#reach = running.reach(() => (this.#state === "ended" ? null : (childrenOf(running.started.pid)[0] ?? null)));
     this.ended = running.started.ended.then(({ exitCode, signal }) => this.#finish(exitCode, signal));
     if (!running.cgroupHas.memory) {
       running.watch.add(this, limits.memoryBytesMax, () => {
@@ -82,6 +91,21 @@ export class ProcessSandbox implements Sandbox, Freezable {
     send(command, "SIGTERM");
     const cancel = this.running.clock.after(graceMs, () => this.#kill());
     return await this.ended.finally(cancel);
+  }
+
+  async connect(port: number, signal: AbortSignal): Promise<Duplex> {
+    return await this.#reach.connect(port, signal);
+  }
+
+  async listen(port: number, onConnection: (connection: Duplex) => void): Promise<PortInside> {
+    const listening = await this.#reach.listen(port, onConnection);
+    if (this.#state === "ended") await listening[Symbol.asyncDispose]();
+    else this.#ports.push(listening);
+    return listening;
+  }
+
+  begin(): void {
+    this.channel.write("\n");
   }
 
   async freeze(): Promise<void> {
@@ -134,6 +158,7 @@ export class ProcessSandbox implements Sandbox, Freezable {
     const end = this.#reason(exitCode, signal);
     this.#state = "ended";
     running.watch.remove(this);
+    await Promise.all(this.#ports.splice(0).map((port) => port[Symbol.asyncDispose]()));
     if (this.#commandPid !== null) await gone(this.#commandPid);
     await running.cleanUp();
     return end;
@@ -171,8 +196,8 @@ export class AttachableProcessSandbox extends ProcessSandbox implements Attachab
     this.running.cgroup.setShare("full");
   }
 
-  async attach(mounts: readonly Mount[], limits: SandboxLimits): Promise<void> {
-    await this.#attach(mounts, limits);
+  async attach(mounts: readonly Mount[], limits: SandboxLimits, network?: NetworkAccess): Promise<void> {
+    await this.#attach(mounts, limits, network);
     // Later in this turn: while the process wakes up, not before.
     setImmediate(() => this.hurry());
     if (limits.memoryBytesMax !== this.#limits.memoryBytesMax) this.running.watch.setLimit(this, limits.memoryBytesMax);

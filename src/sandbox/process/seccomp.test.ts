@@ -24,6 +24,7 @@ function judge(
     const code = program.readUInt16LE(at * 8);
     const operand = program.readUInt32LE(at * 8 + 4);
     if (code === 0x20) accumulator = memory.readUInt32LE(operand);
+    else if (code === 0x54) accumulator = (accumulator & operand) >>> 0;
     else if (code === 0x06) return operand;
     else {
       const holds =
@@ -79,6 +80,26 @@ test("calls whose arguments cannot be seen, or that are newer than the filter, a
 test("a terminal cannot be typed into, other controls pass", () => {
   assert.equal(judge(x64, { architecture: X64, number: 16, args: [0, 0x5412] }), refusedWith(EPERM));
   assert.equal(judge(x64, { architecture: X64, number: 16, args: [0, 0x5413] }), ALLOWED);
+});
+
+test("sockets are those of the machine itself and of the internet, of no other family and never raw", () => {
+  const EAFNOSUPPORT = 97;
+  const [STREAM, DATAGRAM, RAW, NONBLOCKING] = [1, 2, 3, 0o2004000];
+  for (const [program, architecture, number] of [[x64, X64, 41] as const, [arm64, ARM64, 198] as const]) {
+    const answer = (...args: number[]): number => judge(program, { architecture, number, args });
+    for (const family of [1, 2, 10]) assert.equal(answer(family, STREAM | NONBLOCKING), ALLOWED, String(family));
+    assert.equal(answer(2, DATAGRAM), ALLOWED);
+    for (const family of [2, 10]) assert.equal(answer(family, RAW | NONBLOCKING, 255), refusedWith(EPERM));
+    assert.equal(answer(16, RAW, 0), ALLOWED, "reading interfaces");
+    assert.equal(answer(16, RAW, 12), refusedWith(EAFNOSUPPORT), "netfilter");
+    // Packets, ciphers, the hypervisor, Bluetooth, and one that is not known yet
+    for (const family of [17, 38, 40, 31, 99]) assert.equal(answer(family, STREAM), refusedWith(EAFNOSUPPORT));
+  }
+});
+
+test("a program may ask for its personality and not change it", () => {
+  assert.equal(judge(x64, { architecture: X64, number: 135, args: [0xffffffff] }), ALLOWED);
+  assert.equal(judge(x64, { architecture: X64, number: 135, args: [0x0040000] }), refusedWith(EPERM));
 });
 
 test("a call by another architecture's numbers ends the process", () => {

@@ -25,6 +25,8 @@ export function seccompFilter(architecture: FilterArchitecture): Buffer {
     { jump: "equal", value: CLONE3, yes: "unknown" },
     { jump: "equal", value: architecture === "x64" ? 56 : 220, yes: "clone" },
     { jump: "equal", value: architecture === "x64" ? 16 : 29, yes: "ioctl" },
+    { jump: "equal", value: architecture === "x64" ? 41 : 198, yes: "socket" },
+    { jump: "equal", value: architecture === "x64" ? 135 : 92, yes: "personality" },
     ...refused.map((number) => ({ jump: "equal", value: number, yes: "refuse" }) as const),
     { answer: ALLOW },
     { label: "clone" },
@@ -35,6 +37,27 @@ export function seccompFilter(architecture: FilterArchitecture): Buffer {
     // Both put characters into a terminal's input as if they had been typed.
     { jump: "equal", value: TIOCSTI, yes: "refuse" },
     { jump: "equal", value: TIOCLINUX, yes: "refuse", no: "allow" },
+    { label: "socket" },
+    load(OFFSET_ARGUMENT_0),
+    { jump: "equal", value: AF_UNIX, yes: "allow" },
+    { jump: "equal", value: AF_NETLINK, yes: "netlink" },
+    { jump: "equal", value: AF_INET, yes: "inet" },
+    // Packets, the machine's hypervisor, the kernel's ciphers and the like: a function needs none of them.
+    { jump: "equal", value: AF_INET6, yes: "inet", no: "no-family" },
+    { label: "inet" },
+    load(OFFSET_ARGUMENT_1),
+    { and: SOCKET_TYPE_MASK },
+    { jump: "at-least", value: SOCK_RAW, yes: "refuse", no: "allow" },
+    { label: "netlink" },
+    load(OFFSET_ARGUMENT_2),
+    // Interfaces and routes can be read, which C libraries do; nothing else is there.
+    { jump: "equal", value: NETLINK_ROUTE, yes: "allow", no: "no-family" },
+    { label: "personality" },
+    load(OFFSET_ARGUMENT_0),
+    { jump: "equal", value: PERSONALITY_LINUX, yes: "allow" },
+    { jump: "equal", value: PERSONALITY_ASK, yes: "allow", no: "refuse" },
+    { label: "no-family" },
+    { answer: ERRNO | constants.errno.EAFNOSUPPORT },
     { label: "allow" },
     { answer: ALLOW },
     { label: "refuse" },
@@ -54,6 +77,18 @@ const OFFSET_NUMBER = 0;
 const OFFSET_ARCHITECTURE = 4;
 const OFFSET_ARGUMENT_0 = 16;
 const OFFSET_ARGUMENT_1 = 24;
+const OFFSET_ARGUMENT_2 = 32;
+const AF_UNIX = 1;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const AF_NETLINK = 16;
+const NETLINK_ROUTE = 0;
+/** The type without its flags. */
+const SOCKET_TYPE_MASK = 0xf;
+/** It and all types above: raw, reliable datagrams, sequenced and whole packets. */
+const SOCK_RAW = 3;
+const PERSONALITY_LINUX = 0;
+const PERSONALITY_ASK = 0xffff_ffff;
 const AUDIT_ARCHITECTURE = { x64: 0xc000003e, arm64: 0xc00000b7 } as const;
 const X32_BIT = 0x40000000;
 const ALLOW = 0x7fff0000;
@@ -113,6 +148,8 @@ const refusedCalls: Readonly<Record<string, readonly [number, number]>> = {
   _sysctl: [156, NONE],
   nfsservctl: [180, 42],
   vserver: [236, NONE],
+  statmount: [457, 457],
+  listmount: [458, 458],
   // The machine as a whole
   reboot: [169, 142],
   kexec_load: [246, 104],
@@ -140,18 +177,24 @@ const refusedCalls: Readonly<Record<string, readonly [number, number]>> = {
   adjtimex: [159, 171],
   move_pages: [279, 239],
   migrate_pages: [256, 238],
+  mbind: [237, 235],
+  set_mempolicy: [238, 237],
+  get_mempolicy: [239, 236],
+  set_mempolicy_home_node: [450, 450],
 };
 
 type Jump = "equal" | "at-least" | "any-bit";
 type Line =
   | { readonly load: number }
   | { readonly jump: Jump; readonly value: number; readonly yes?: string; readonly no?: string }
+  | { readonly and: number }
   | { readonly answer: number }
   | { readonly label: string };
 
 const load = (offset: number): Line => ({ load: offset });
 const jumpCode = { equal: 0x15, "at-least": 0x35, "any-bit": 0x45 } as const satisfies Record<Jump, number>;
 const LOAD_WORD = 0x20;
+const AND = 0x54;
 const RETURN = 0x06;
 
 /** Labels become forward jumps, counted in instructions; a jump side without a label goes on with the next line. */
@@ -174,8 +217,9 @@ function assemble(lines: readonly Line[]): Buffer {
   for (const line of lines) {
     if ("label" in line) continue;
     const jump = "jump" in line ? line : null;
-    const code = jump !== null ? jumpCode[jump.jump] : "load" in line ? LOAD_WORD : RETURN;
-    const operand = "load" in line ? line.load : "answer" in line ? line.answer : line.value;
+    const other = "load" in line ? LOAD_WORD : "and" in line ? AND : RETURN;
+    const code = jump !== null ? jumpCode[jump.jump] : other;
+    const operand = operandOf(line);
     program.writeUInt16LE(code, at * 8);
     program.writeUInt8(distance(jump?.yes), at * 8 + 2);
     program.writeUInt8(distance(jump?.no), at * 8 + 3);
@@ -183,4 +227,10 @@ function assemble(lines: readonly Line[]): Buffer {
     at++;
   }
   return program;
+}
+
+function operandOf(line: Exclude<Line, { readonly label: string }>): number {
+  if ("load" in line) return line.load;
+  if ("and" in line) return line.and;
+  return "answer" in line ? line.answer : line.value;
 }
