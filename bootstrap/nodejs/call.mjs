@@ -37,6 +37,7 @@ export class Call {
   head;
   #outbox;
   #stream;
+  #answerHead;
   #onSettled;
   /** @type {AbortController | null} */
   #controller = null;
@@ -63,12 +64,13 @@ export class Call {
    * @param {Outbox} outbox
    * @param {number} stream
    * @param {Head} head
-   * @param {{ body: Buffer, complete: boolean, onSettled: (stream: number) => void }} options
+   * @param {{ body: Buffer, complete: boolean, answerHead: AnswerHead, onSettled: (stream: number) => void }} options
    */
   constructor(outbox, stream, head, options) {
     this.head = head;
     this.#outbox = outbox;
     this.#stream = stream;
+    this.#answerHead = options.answerHead;
     this.#onSettled = options.onSettled;
     this.#receivedAll = options.complete;
     if (options.body.length > 0) this.#received.push(options.body);
@@ -86,6 +88,10 @@ export class Call {
   /** Where output of this call belongs: its stream, or the instance as a whole once it has settled. */
   get logStream() {
     return this.#settled ? 0 : this.#stream;
+  }
+
+  get cancelled() {
+    return this.#cancelled;
   }
 
   get settled() {
@@ -148,7 +154,7 @@ export class Call {
     if (this.#settled) return;
     if (this.#responded) throw new Error("the answer's head has been sent already");
     this.#responded = true;
-    this.#outbox.text(frameType.head, this.#stream, 0, JSON.stringify({ status, headers }));
+    this.#outbox.frame(frameType.head, this.#stream, 0, this.#answerHead.bytes(status, headers));
   }
 
   /**
@@ -209,18 +215,31 @@ export class Call {
 
   // How it ends
 
-  /** The handler has settled without a fault: completes the answer where the adapter has not. */
-  async finish() {
-    if (this.#settled) return;
+  /**
+   * The handler has settled without a fault: completes the answer where the adapter has not. A promise means that the answer has still to leave.
+   * @returns {Promise<void> | undefined}
+   */
+  finish() {
+    if (this.#settled) return undefined;
     if (!this.#responded) {
-      if (!this.#cancelled) return this.fail(invalidResponse("the handler ended without an answer"));
+      if (!this.#cancelled) {
+        this.fail(invalidResponse("the handler ended without an answer"));
+        return undefined;
+      }
       this.respond(499, []);
     }
     this.end();
-    if (this.#waiting.length > 0) {
-      await /** @type {Promise<void>} */ (new Promise((resolve) => this.#wakeWriters.push(resolve)));
-      if (this.#settled) return;
-    }
+    if (this.#waiting.length > 0) return this.#finishLater();
+    this.#ended();
+    return undefined;
+  }
+
+  async #finishLater() {
+    await /** @type {Promise<void>} */ (new Promise((resolve) => this.#wakeWriters.push(resolve)));
+    if (!this.#settled) this.#ended();
+  }
+
+  #ended() {
     this.#settle();
     this.#outbox.frame(frameType.end, this.#stream, 0, null);
   }
@@ -277,6 +296,69 @@ export class Call {
       this.#outbox.frame(frameType.data, this.#stream, last ? LAST : 0, part);
     }
     if (this.#waiting.length === 0) this.#wakeAllWriters();
+  }
+}
+
+/** The bytes of HEAD. A function mostly answers with the same head as the last time. */
+export class AnswerHead {
+  #status = 0;
+  /** @type {readonly string[]} */
+  #headers = [];
+  #bytes = EMPTY;
+
+  /**
+   * @param {number} status
+   * @param {readonly string[]} headers
+   */
+  bytes(status, headers) {
+    if (this.#status === status && isSame(this.#headers, headers)) return this.#bytes;
+    this.#bytes = Buffer.from(JSON.stringify({ status, headers }));
+    this.#status = status;
+    this.#headers = [...headers];
+    return this.#bytes;
+  }
+}
+
+/** @param {readonly unknown[]} a @param {readonly unknown[]} b */
+function isSame(a, b) {
+  if (a.length !== b.length) return false;
+  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false;
+  return true;
+}
+
+const RESTS = 32;
+
+/**
+ * Reads the heads of invocations. What the requests of one client have in common is most of a head, and stands at its end: it is parsed once, and
+ * its headers are the same array for all of them, which nobody may change.
+ */
+export class HeadReader {
+  /** @type {({ text: string, values: Pick<HttpHead, "headers" | "basePath" | "origin" | "remoteAddress"> } | undefined)[]} */
+  #rests = Array.from({ length: RESTS }, () => undefined);
+
+  /** @param {string} text @returns {Head} */
+  read(text) {
+    const kindAt = text.indexOf(',"kind":"');
+    const restAt = text.startsWith('http"', kindAt + 9) ? text.indexOf(',"headers":', kindAt) : -1;
+    if (restAt < 0) return JSON.parse(text);
+    const { id, attempt, deadlineMs, method, url } = JSON.parse(`${text.slice(0, restAt)}}`);
+    const { headers, basePath, origin, remoteAddress } = this.#rest(text.slice(restAt));
+    return { id, attempt, deadlineMs, kind: "http", method, url, headers, basePath, origin, remoteAddress };
+  }
+
+  /** @param {string} text */
+  #rest(text) {
+    const { length } = text;
+    let hash = length;
+    for (let index = length - 3; index > 0; index -= 1 + (length >> 3)) hash = (hash * 31 + text.charCodeAt(index)) | 0;
+    const place = hash & (RESTS - 1);
+    const known = this.#rests[place];
+    if (known?.text === text) return known.values;
+    const values = JSON.parse(`{${text.slice(1)}`);
+    Object.freeze(values.headers);
+    // A copy: a slice would keep the whole head alive.
+    this.#rests[place] = { text: Buffer.from(text).toString(), values };
+    return values;
   }
 }
 

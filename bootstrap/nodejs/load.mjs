@@ -17,6 +17,7 @@ const { pathToFileURL } = process.getBuiltinModule("node:url");
  * @property {number} timeoutMs
  * @property {number} instanceConcurrency
  * @property {{ dialect: string, model: string, path: string }[]} adapters
+ * @property {{ command: readonly string[] }} [program] what is run for each call, instead of a handler
  * @property {{ path: string | null }} [codeCache] where compiled code is; null: what is compiled may be told
  *
  * @typedef {object} Instance what an adapter is told (docs/adapters.md)
@@ -54,6 +55,11 @@ export async function loadHandler(specialisation, adapterAt, invalidResponse) {
   if (candidates.length === 0) {
     const message = `there is no handler model '${handlerModel}' for nodejs`;
     throw new ReportedError({ code: "unknown-handler-model", message, detail: "nodejs" });
+  }
+  if (specialisation.program !== undefined) {
+    const adapter = await adapterAt(candidates[0]?.path ?? "");
+    const instance = { ...specialisation, exportName: null, invalidResponse };
+    return { handlerModel: adapter.model, handle: adapter.adapt(specialisation.program, instance) };
   }
   const { file, exportName } = resolveHandler(codePath, handler);
   const instance = { ...specialisation, exportName, invalidResponse };

@@ -1,4 +1,4 @@
-import { Call, CallTable } from "./call.mjs";
+import { AnswerHead, Call, CallTable, HeadReader } from "./call.mjs";
 import { Connection, LAST, Outbox, frameType } from "./connection.mjs";
 import { loadHandler } from "./load.mjs";
 import { openCodeCache } from "./code-cache.mjs";
@@ -11,7 +11,6 @@ const { syncBuiltinESMExports } = process.getBuiltinModule("node:module");
 const { inspect } = process.getBuiltinModule("node:util");
 const { dirname } = process.getBuiltinModule("node:path");
 const { fileURLToPath } = process.getBuiltinModule("node:url");
-const { setFlagsFromString } = process.getBuiltinModule("node:v8");
 
 /**
  * What runs in a sandbox with Node: boots, rehearses with the adapters named as arguments, waits to become an instance of one
@@ -23,15 +22,25 @@ const { setFlagsFromString } = process.getBuiltinModule("node:v8");
 const CHANNEL_FD = 3;
 /** Time for exit hooks when the engine says that no more will come, in milliseconds. */
 const SHUTDOWN_MS_MAX = 1_500;
-const REHEARSAL_DELAY_MS = 10;
+/** While many spares are wanted they are taken before this, and what rehearsing takes of the processor goes to booting others. */
+const REHEARSAL_DELAY_MS = 250;
 /** The first compiles, the second finds what only a compiled function does. */
 const REHEARSAL_ROUNDS = 2;
-/** Up to this size of an instance its heap grows in small steps: V8 would rather let garbage pile up than collect it. */
+/**
+ * What most handlers import: the first import of each reads all its exports and so loads what they need, 4 ms for `fs` alone. Then what
+ * clients of other services import, which takes longer, where there is time for it.
+ */
+const LOADED_AHEAD = ["fs", "path", "url", "util", "events", "os"];
+const LOADED_LATER = ["stream", "buffer", "timers/promises", "crypto", "http", "https"];
+const LOADED_LATER_MS = 5_000;
+/** Up to this size of an instance its heap grows in small steps, as the command line says. */
 const CAREFUL_MEMORY_BYTES_MAX = 512 * 1024 * 1024;
 
 /** @type {import("node:async_hooks").AsyncLocalStorage<Call>} */
 const current = new AsyncLocalStorage();
 const calls = new CallTable();
+const heads = new HeadReader();
+const answerHead = new AnswerHead();
 /** @type {Map<string, Promise<Adapter>>} */
 const adapters = new Map();
 /** @type {((call: Call) => Promise<void>) | null} */
@@ -40,6 +49,8 @@ let specialising = false;
 /** @type {Promise<void> | null} */
 let rehearsal = null;
 let shuttingDown = false;
+/** Came together with the specialisation and run once it is done. @type {{ call: Call, cameMs: number }[]} */
+let early = [];
 
 const connection = new Connection(CHANNEL_FD, onFrame, () => {
   // The engine is gone, and with it everybody who could want something from this process.
@@ -61,14 +72,23 @@ syncBuiltinESMExports();
 captureOutput((source, bytes) => connection.log(current.getStore()?.logStream ?? 0, source, bytes));
 
 const rehearsed = process.argv.splice(2);
-connection.json(frameType.ready, 0, { protocol: 1, language: "nodejs", version: process.versions.node });
+const { node: version } = process.versions;
+connection.json(frameType.ready, 0, { protocol: 1, language: "nodejs", version, invokesEarly: true });
 // A process that is wanted at once is specialised at once; a spare has the time to rehearse.
 setTimeout(() => {
   if (specialising) return;
-  rehearsal = rehearse(rehearsed)
+  const began = begin(() => rehearse(rehearsed));
+  void began.then(() => setTimeout(() => void begin(() => loadAhead(LOADED_LATER)), LOADED_LATER_MS));
+}, REHEARSAL_DELAY_MS);
+
+/** Begins a part of the rehearsal, which a specialisation waits for. @param {() => Promise<void>} part */
+function begin(part) {
+  if (specialising) return Promise.resolve();
+  rehearsal = part()
     .catch(onUncaught)
     .finally(() => (rehearsal = null));
-}, REHEARSAL_DELAY_MS);
+  return rehearsal;
+}
 
 /**
  * @param {number} type
@@ -79,8 +99,7 @@ setTimeout(() => {
 function onFrame(type, stream, flags, payload) {
   switch (type) {
     case frameType.invoke:
-      if (handle === null) throw new Error("the engine sent an invocation before the specialisation was done");
-      return void onInvoke(connection, handle, { stream, complete: (flags & LAST) !== 0, payload });
+      return onInvoke(connection, { stream, complete: (flags & LAST) !== 0, payload });
     case frameType.data:
       return calls.get(stream)?.receive(payload, (flags & LAST) !== 0);
     case frameType.credit:
@@ -101,16 +120,42 @@ function onFrame(type, stream, flags, payload) {
 
 /**
  * @param {Outbox} outbox
- * @param {(call: Call) => Promise<void>} handler
  * @param {{ stream: number, complete: boolean, payload: Buffer }} frame
- * @returns {Promise<void>}
  */
-function onInvoke(outbox, handler, { stream, complete, payload }) {
+function onInvoke(outbox, frame) {
+  if (handle !== null) void runCall(beginCall(outbox, frame), handle);
+  else if (specialising) early.push({ call: beginCall(outbox, frame), cameMs: performance.now() });
+  else throw new Error("the engine sent an invocation before the specialisation");
+}
+
+/**
+ * @param {Outbox} outbox
+ * @param {{ stream: number, complete: boolean, payload: Buffer }} frame
+ */
+function beginCall(outbox, { stream, complete, payload }) {
   const bodyAt = 4 + payload.readUInt32LE(0);
-  const head = JSON.parse(payload.toString("utf8", 4, bodyAt));
-  const call = new Call(outbox, stream, head, { body: payload.subarray(bodyAt), complete, onSettled: forget });
+  const head = heads.read(payload.toString("utf8", 4, bodyAt));
+  const body = payload.subarray(bodyAt);
+  const call = new Call(outbox, stream, head, { body, complete, answerHead, onSettled: forget });
   calls.set(stream, call);
+  return call;
+}
+
+/**
+ * @param {Call} call
+ * @param {(call: Call) => Promise<void>} handler
+ */
+function runCall(call, handler) {
   return current.run(call, serve, handler, call);
+}
+
+/** Loading takes nothing of a call's time; what was cancelled meanwhile is not begun. @param {(call: Call) => Promise<void>} handler */
+function runEarly(handler) {
+  for (const { call, cameMs } of early) {
+    call.head.deadlineMs += Math.round(performance.now() - cameMs);
+    void (call.cancelled ? call.finish() : runCall(call, handler));
+  }
+  early = [];
 }
 
 /** Listeners of the call's signal run at once: what they write is the call's. @param {Call | undefined} call */
@@ -130,7 +175,8 @@ function forget(stream) {
 async function serve(handler, call) {
   try {
     await handler(call);
-    await call.finish();
+    const finished = call.finish();
+    if (finished !== undefined) await finished;
   } catch (thrown) {
     call.fail(thrown);
   }
@@ -148,6 +194,7 @@ async function specialise(payload) {
   try {
     handle = await load(connection, payload, { adapterAt, beganMs });
     connection.write();
+    runEarly(handle);
   } catch (thrown) {
     connection.json(frameType.loadFailed, 0, describeThrown(thrown, "handler-load-failed"));
     exit(1);
@@ -163,13 +210,41 @@ async function load(outbox, payload, { adapterAt, beganMs }) {
   const specialisation = /** @type {Specialisation} */ (JSON.parse(payload.toString()));
   setEnvironment(specialisation.environment);
   process.chdir(specialisation.codePath);
-  if (specialisation.memoryBytesMax <= CAREFUL_MEMORY_BYTES_MAX) setFlagsFromString("--heap-growing-percent=50");
+  if (specialisation.environment["KOINE_API"] !== undefined) offerClient(specialisation.adapters);
+  if (specialisation.memoryBytesMax > CAREFUL_MEMORY_BYTES_MAX) growFreely();
   const cache = specialisation.codeCache === undefined ? null : openCodeCache(specialisation.codeCache.path);
   const loaded = await loadHandler(specialisation, adapterAt, invalidResponse);
   for (const file of cache?.take() ?? []) outbox.frame(frameType.codeCache, 0, 0, file);
   const loadMs = performance.now() - beganMs;
   outbox.json(frameType.specialised, 0, { handlerModel: loaded.handlerModel, loadMs });
   return loaded.handle;
+}
+
+/**
+ * Lets code that may ask the platform import "koine", unless its package has one of its own.
+ *
+ * @param {Specialisation["adapters"]} adapters the client stands beside those of the platform's own models
+ */
+function offerClient(adapters) {
+  const beside = adapters.find(({ dialect }) => dialect === "native")?.path;
+  if (beside === undefined) return;
+  const { pathToFileURL } = process.getBuiltinModule("node:url");
+  const { href } = new URL("client.mjs", pathToFileURL(beside));
+  process.getBuiltinModule("node:module").registerHooks({
+    resolve(specifier, context, next) {
+      if (specifier !== "koine") return next(specifier, context);
+      try {
+        return next(specifier, context);
+      } catch {
+        return { url: href, format: "module", shortCircuit: true };
+      }
+    },
+  });
+}
+
+/** Asked for where it is needed: loading `v8` takes a millisecond and a half. */
+function growFreely() {
+  process.getBuiltinModule("node:v8").setFlagsFromString("--heap-growing-percent=0");
 }
 
 /** The function sees its own variables and what every program needs, nothing of the platform's. @param {Record<string, string>} own */
@@ -204,7 +279,7 @@ async function rehearse(paths) {
     for (const handler of ["rehearsal-module.handler", "rehearsal.handler"]) {
       const payload = Buffer.from(JSON.stringify({ ...specialisation, handler }));
       const rehearsedHandle = await load(nowhere, payload, { adapterAt: rehearsedAdapter, beganMs: performance.now() });
-      await onInvoke(nowhere, rehearsedHandle, { stream: 1, complete: true, payload: invocation });
+      await runCall(beginCall(nowhere, { stream: 1, complete: true, payload: invocation }), rehearsedHandle);
       process.argv.splice(1);
     }
     process.chdir("/");
@@ -214,6 +289,15 @@ async function rehearse(paths) {
       const adapter = await adapterAt(path);
       await adapter.rehearse?.(instance, () => rehearsedCall(nowhere, invocation));
     }
+    if (round === 0) await loadAhead(LOADED_AHEAD);
+  }
+}
+
+/** @param {readonly string[]} names of modules of Node's own */
+async function loadAhead(names) {
+  for (const name of names) {
+    if (specialising) return;
+    await import(`node:${name}`);
   }
 }
 
@@ -225,7 +309,7 @@ function rehearsalOf(codePath) {
     handlerModel: "auto",
     environment: {},
     function: { namespace: "", package: "", name: "rehearsal", version: 0 },
-    memoryBytesMax: Number.MAX_SAFE_INTEGER,
+    memoryBytesMax: 0,
     timeoutMs: 1_000,
     instanceConcurrency: 1,
     adapters: [{ dialect: "", model: "rehearsal", path: "" }],
@@ -270,7 +354,8 @@ function rehearsedInvocation() {
 function rehearsedCall(outbox, payload) {
   const bodyAt = 4 + payload.readUInt32LE(0);
   const head = JSON.parse(payload.toString("utf8", 4, bodyAt));
-  return new Call(outbox, 1, head, { body: payload.subarray(bodyAt), complete: true, onSettled: () => {} });
+  const body = payload.subarray(bodyAt);
+  return new Call(outbox, 1, head, { body, complete: true, answerHead, onSettled: () => {} });
 }
 
 /**

@@ -3,7 +3,7 @@ const { inspect } = process.getBuiltinModule("node:util");
 /**
  * What user code threw, as the engine is told it.
  * @typedef {"handler-load-failed" | "handler-syntax-error" | "handler-not-found" | "unknown-handler-model" | "handler-failed" | "invalid-response"} ErrorCode
- * @typedef {{ code: ErrorCode, message: string, type?: string, stack?: string, detail?: string, exports?: string[] }} ErrorJson
+ * @typedef {{ code: ErrorCode, message: string, type?: string, stack?: string, detail?: string, exports?: string[], retryable?: false }} ErrorJson
  */
 
 const TEXT_LENGTH_MAX = 8_192;
@@ -37,7 +37,9 @@ export function describeThrown(thrown, code) {
     if (thrown instanceof ReportedError) return cut(thrown.report);
     if (isError(thrown)) {
       const type = String(thrown.name || thrown.constructor?.name || "Error");
-      return cut({ code, type, message: String(thrown.message), stack: stackOf(thrown) });
+      const vain = /** @type {{ retryable?: unknown }} */ (thrown).retryable === false;
+      const report = { code, type, message: String(thrown.message), stack: stackOf(thrown) };
+      return cut(vain ? { ...report, retryable: false } : report);
     }
     return cut({ code, type: typeName(thrown), message: printable(thrown) });
   } catch {

@@ -26,7 +26,13 @@ def describe_failure(thrown):
     """The error that goes into FAILED."""
     if isinstance(thrown, InvalidResponse):
         return {"code": "invalid-response", "message": _cut(thrown), "detail": _cut(thrown)}
-    return dict(describe_thrown(thrown), code="handler-failed")
+    failure = dict(describe_thrown(thrown), code="handler-failed")
+    try:
+        if getattr(thrown, "retryable", None) is False:
+            failure["retryable"] = False
+    except BaseException:  # noqa: BLE001 - a broken property must not hide the failure
+        pass
+    return failure
 
 
 def describe_thrown(thrown):

@@ -26,8 +26,9 @@ from .watch import Watch
 
 # The engine waits 2 s after SHUTDOWN; what has not ended by then is cut off here, cleanly.
 LEAVE_S = 1.8
-# A process that is wanted at once is specialised at once; a spare has the time to rehearse.
-REHEARSAL_DELAY_MS = 10
+# A process that is wanted at once is specialised at once; a spare has the time to rehearse. While many spares are wanted they are taken
+# before this, and what rehearsing takes of the processor goes to booting others.
+REHEARSAL_DELAY_MS = 250
 # Exit status when the engine broke the rules of the wire.
 BROKEN_RULES_STATUS = 76
 
@@ -55,6 +56,8 @@ class Instance:
         self._starters = []
         self._stoppers = []
         self._specialisation = None
+        # Invocations that came together with the specialisation, and when; they run once it is done.
+        self._early = []
 
     # For adapters.
 
@@ -75,6 +78,7 @@ class Instance:
         gc.disable()
         if not self.channel.readable(REHEARSAL_DELAY_MS):
             rehearse(adapters)
+            self.watch = Watch(self)
         while self._specialisation is None and not self.stopping:
             self.channel.readable()
             self.pump()
@@ -90,7 +94,7 @@ class Instance:
     def _serve(self):
         started = monotonic()
         self.loading = True
-        self.watch = Watch(self)
+        self.watch = self.watch or Watch(self)
         self.watch.wake()
         try:
             model, self.runner = self._load(self._specialisation)
@@ -102,8 +106,13 @@ class Instance:
         load_ms = round((monotonic() - started) * 1000, 3)
         gc.freeze()
         gc.enable()
-        self.loading = False
+        with self.changed:
+            self.loading = False
+            for invocation, came in self._early:
+                # Loading takes nothing of an invocation's time.
+                invocation.deadline_ms += round((monotonic() - came) * 1000)
         self._answer_load(frames.SPECIALISED, {"handlerModel": model, "loadMs": load_ms})
+        self._drop_cancelled()
         self.runner.serve(self._stoppers)
 
     def _load(self, specialisation):
@@ -203,7 +212,7 @@ class Instance:
                 self._pass(invocation, kind, flags, payload)
 
     def _accept(self, stream, flags, payload):
-        if self.runner is None or stream in self.invocations:
+        if self._specialisation is None or stream in self.invocations:
             raise frames.BrokenRules("INVOKE of stream %d out of turn" % stream)
         size = frames.u32(payload) if len(payload) >= 4 else len(payload)
         if 4 + size > len(payload) or len(payload) - 4 - size > frames.WINDOW_BYTES:
@@ -215,7 +224,27 @@ class Instance:
             raise frames.BrokenRules("INVOKE without %s" % thrown) from None
         self.invocations[stream] = invocation
         self.inbox.append(invocation)
-        self.watch.wake()
+        if self.runner is None or self.loading:
+            self._keep_early(invocation)
+        else:
+            self.watch.wake()
+
+    def _drop_cancelled(self):
+        """What was cancelled while the handler was loaded is not begun."""
+        for invocation, _ in self._early:
+            with self.changed:
+                begun = not invocation.cancelled or invocation not in self.inbox
+                if not begun:
+                    self.inbox.remove(invocation)
+            if not begun:
+                invocation.end()
+        self._early.clear()
+        self.channel.flush()
+
+    def _keep_early(self, invocation):
+        with self.changed:
+            if self.runner is None or self.loading:
+                self._early.append((invocation, monotonic()))
 
     def _pass(self, invocation, kind, flags, payload):
         with self.changed:
@@ -226,7 +255,8 @@ class Instance:
                 invocation.receive_credit(frames.u32(payload))
             else:
                 invocation.cancelled = True
-            self.runner.note(invocation)
+            if self.runner is not None:
+                self.runner.note(invocation)
 
 
 def _parse(payload):

@@ -10,6 +10,34 @@ _PACKAGE_FOLDERS = ("python_modules", ".python_packages/lib/site-packages")
 _ENVIRONMENT_FOLDERS = (".venv", "venv")
 
 
+# Code of the kinds that handlers consist of: what it takes to compile it is read from disk the first time.
+_REHEARSAL = """
+import json, os
+from collections import deque as queue
+NAME = "x" + repr(1.5)
+
+class Thing(object):
+    kind: str = f"{NAME!r:>8}"
+
+    @property
+    def value(self):
+        return {key: [part for part in text.split(",") if part] for key, text in os.environ.items()}
+
+def handler(event, context=None, *rest, **more):
+    global NAME
+    try:
+        with open(os.devnull, "rb") as file:
+            lines = [line.split(b":", 1) for line in file.read().splitlines()]
+    except (OSError, ValueError) as error:
+        raise RuntimeError("failed") from error
+    while not lines and len(rest) > 0:
+        lines += rest[:-1]
+    return json.dumps({**more, "a": lambda: (yield), "b": event["c"].d if event else -1})
+
+async def later():
+    async with handler() as it:
+        return await it
+"""
 # Adapters that were loaded before it was known whether they are needed, by their paths.
 _rehearsed = {}
 
@@ -19,7 +47,8 @@ def rehearse(paths):
     for path in paths:
         failure.adapter_files.add(path)
         _rehearsed[path] = _import_file("koine_bootstrap.handler_%d" % len(_rehearsed), path)
-    exec(compile("def handler():\n    pass\n", "rehearsal", "exec"), {})
+    for _ in range(2):
+        exec(compile(_REHEARSAL, "rehearsal", "exec"), {})
 
 
 def prepare_process(specialisation):
@@ -35,7 +64,17 @@ def prepare_process(specialisation):
     except OSError as thrown:
         raise failure.load_failed_because("there is no code at %s: %s" % (code_path, thrown.strerror)) from None
     _set_search_path(code_path)
+    if "KOINE_API" in specialisation["environment"]:
+        _offer_client(specialisation["adapters"])
     _add_builtins()
+
+
+def _offer_client(adapters):
+    """Lets code that may ask the platform import `koine`, unless its package has one of its own."""
+    for adapter in adapters:
+        if adapter["dialect"] == "native":
+            sys.path.append(os.path.join(os.path.dirname(adapter["path"]), "client"))
+            return
 
 
 def load_handler(specialisation, instance):

@@ -22,7 +22,7 @@ def main():
 
 def announce():
     version = "%d.%d.%d" % sys.version_info[:3]
-    payload = b'{"protocol":1,"language":"python","version":"%s"}' % version.encode()
+    payload = b'{"protocol":1,"language":"python","version":"%s","invokesEarly":true}' % version.encode()
     posix.write(CHANNEL, len(payload).to_bytes(4, "little") + b"\0\0\0\0\x10\0\0\0" + payload)
 
 

@@ -51,7 +51,13 @@ function randomFrames(random: (below: number) => number): Buffer {
         outbox.numbers(frameType.credit, random(100), 4, random(2 ** 32));
         break;
       default:
-        outbox.headed(frameType.invoke, random(100), LAST, "é".repeat(random(40)), body);
+        outbox.headed(
+          frameType.invoke,
+          random(100),
+          LAST,
+          { text: "é".repeat(random(40)), rest: Buffer.from("ü") },
+          body,
+        );
     }
   }
   return Buffer.concat(outbox.take());
@@ -100,7 +106,7 @@ test("what breaks a frame's form is said", () => {
 test("small frames leave in one piece, and a large payload is not copied", () => {
   const outbox = new Outbox();
   for (let stream = 1; stream <= 100; stream++)
-    outbox.headed(frameType.invoke, stream, LAST, "{}", Buffer.from("small"));
+    outbox.headed(frameType.invoke, stream, LAST, { text: "{", rest: Buffer.from("}") }, Buffer.from("small"));
   assert.equal(outbox.take().length, 1);
   const large = Buffer.alloc(100_000);
   outbox.frame(frameType.data, 1, 0, large);
@@ -114,7 +120,7 @@ test("small frames leave in one piece, and a large payload is not copied", () =>
 test("a text larger than the scratch buffer is framed whole", () => {
   const outbox = new Outbox();
   const recorder = new Recorder();
-  outbox.headed(frameType.invoke, 7, LAST, "x".repeat(100_000), Buffer.from("y"));
+  outbox.headed(frameType.invoke, 7, LAST, { text: "x".repeat(99_999), rest: Buffer.from("x") }, Buffer.from("y"));
   assert.equal(new FrameReader(recorder).push(Buffer.concat(outbox.take())), null);
   const [frame = ""] = recorder.frames;
   assert.equal(frame, `2 7 1 a0860100${"78".repeat(100_000)}79`);

@@ -1,4 +1,5 @@
 import { limits } from "../core/limits.ts";
+import type { EncodedHead } from "./frame-json.ts";
 
 /** The bytes of docs/frames.md: types, an incremental reader, and an outbox that joins frames into few writes. */
 export const FRAME_HEADER_BYTES = 12;
@@ -181,23 +182,26 @@ export class Outbox {
     this.#at += length;
   }
 
-  /** A frame of the length of a text (as INVOKE has it), the text, and a body. */
-  headed(type: number, stream: number, flags: number, head: string, body: Buffer): void {
+  /** A frame of the length of a head (as INVOKE has it), the head, which begins as text and ends as bytes, and a body. */
+  headed(type: number, stream: number, flags: number, head: EncodedHead, body: Buffer): void {
+    const { text, rest } = head;
     // Three bytes per UTF-16 unit is the most that UTF-8 takes, so the text is encoded in place without measuring it first.
-    const room = FRAME_HEADER_BYTES + 4 + head.length * 3;
+    const room = FRAME_HEADER_BYTES + 4 + text.length * 3;
     if (room > SCRATCH_BYTES) {
-      const text = Buffer.from(head);
-      this.#header(type, stream, flags, 4 + text.length + body.length, FRAME_HEADER_BYTES + 4);
-      this.#at = this.#scratch.writeUInt32LE(text.length, this.#at);
-      this.#bytes(text);
+      const bytes = Buffer.from(text);
+      const headBytes = bytes.length + rest.length;
+      this.#header(type, stream, flags, 4 + headBytes + body.length, FRAME_HEADER_BYTES + 4);
+      this.#at = this.#scratch.writeUInt32LE(headBytes, this.#at);
+      this.#bytes(bytes);
     } else {
       this.#header(type, stream, flags, 0, room);
       const headerAt = this.#at - FRAME_HEADER_BYTES;
-      const textBytes = this.#scratch.write(head, this.#at + 4, "utf8");
-      this.#scratch.writeUInt32LE(textBytes, this.#at);
-      this.#scratch.writeUInt32LE(4 + textBytes + body.length, headerAt);
+      const textBytes = this.#scratch.write(text, this.#at + 4, "utf8");
+      this.#scratch.writeUInt32LE(textBytes + rest.length, this.#at);
+      this.#scratch.writeUInt32LE(4 + textBytes + rest.length + body.length, headerAt);
       this.#at += 4 + textBytes;
     }
+    this.#bytes(rest);
     this.#bytes(body);
   }
 

@@ -1,6 +1,6 @@
 import { KoineError, type ThrownReport } from "../core/errors.ts";
 import type { CodeCacheFile } from "../core/code-package.ts";
-import type { ResponseHead } from "../core/invocation.ts";
+import type { HttpCall, ResponseHead } from "../core/invocation.ts";
 import { RecentTexts } from "../core/recent.ts";
 import type { LinkInvocation, Specialisation, Specialised } from "./protocol.ts";
 
@@ -13,31 +13,65 @@ const STACK_LENGTH_MAX = 32_768;
 /** What is the same text in JSON, between quotation marks. */
 const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 
-/** Written by hand: of what an HTTP call says, only the headers need a real encoder, and those are mostly encoded already. */
-export function encodeHead(invocation: LinkInvocation): string {
-  const { id, attempt, deadlineMs, call } = invocation;
-  if (call.kind === "event") {
-    const { contentType, context } = call;
-    return JSON.stringify({ id, attempt, deadlineMs, kind: "event", contentType, context });
+/** An invocation's head as JSON: its beginning as text, its end as bytes. */
+export interface EncodedHead {
+  readonly text: string;
+  readonly rest: Buffer;
+}
+
+/** What many requests of a client have in common, which is most of a head. */
+interface Rest {
+  readonly basePath: string;
+  readonly origin: string;
+  readonly remoteAddress: string;
+  readonly bytes: Buffer;
+}
+
+const RECENT_RESTS = 32;
+const EMPTY = Buffer.alloc(0);
+
+/** Writes heads by hand: of what an HTTP call says, only the headers need a real encoder, and those are mostly encoded already. */
+export class HeadEncoder {
+  /** By the headers as JSON. */
+  readonly #recent = new RecentTexts<Rest>(RECENT_RESTS);
+
+  encode(invocation: LinkInvocation): EncodedHead {
+    const { id, attempt, deadlineMs, call } = invocation;
+    if (call.kind === "event") {
+      const { contentType, context } = call;
+      const text = JSON.stringify({ id, attempt, deadlineMs, kind: "event", contentType, context });
+      return { text, rest: EMPTY };
+    }
+    const text =
+      `{"id":${quoted(id)},"attempt":${attempt},"deadlineMs":${deadlineMs},"kind":"http","method":${quoted(call.method)},` +
+      `"url":${quoted(call.url)}`;
+    return { text, rest: this.#rest(call) };
   }
-  const headers = call.headersJson ?? JSON.stringify(call.headers);
-  return (
-    `{"id":${quoted(id)},"attempt":${attempt},"deadlineMs":${deadlineMs},"kind":"http","method":${quoted(call.method)},` +
-    `"url":${quoted(call.url)},"headers":${headers},"basePath":${quoted(call.basePath)},` +
-    `"origin":${quoted(call.origin)},"remoteAddress":${quoted(call.remoteAddress)}}`
-  );
+
+  #rest({ headers, headersJson, basePath, origin, remoteAddress }: HttpCall): Buffer {
+    const json = headersJson ?? JSON.stringify(headers);
+    const known = this.#recent.get(json);
+    if (known?.basePath === basePath && known.origin === origin && known.remoteAddress === remoteAddress)
+      return known.bytes;
+    const bytes = Buffer.from(
+      `,"headers":${json},"basePath":${quoted(basePath)},"origin":${quoted(origin)},"remoteAddress":${quoted(remoteAddress)}}`,
+    );
+    this.#recent.set(json, { basePath, origin, remoteAddress, bytes });
+    return bytes;
+  }
 }
 
 function quoted(text: string): string {
   return PLAIN.test(text) ? `"${text}"` : JSON.stringify(text);
 }
 
-/** Answers what is wrong with a READY, or null. */
-export function parseReady(payload: Buffer): string | null {
+/** What a READY says, or what is wrong with it. */
+export function parseReady(payload: Buffer): { readonly invokesEarly: boolean } | string {
   const ready = parseObject(payload);
   if (ready === null) return "a malformed READY";
   const version = ready["protocol"];
-  return version === PROTOCOL_VERSION ? null : `protocol version ${String(version)}`;
+  if (version !== PROTOCOL_VERSION) return `protocol version ${String(version)}`;
+  return { invokesEarly: ready["invokesEarly"] === true };
 }
 
 const CODE_CACHE_PATH = /^[\w-][\w.-]{0,100}(\/[\w-][\w.-]{0,100}){0,7}$/;
@@ -115,7 +149,12 @@ export function parseError(payload: Buffer, of: Specialisation | "invocation"): 
   const message = text.slice(0, MESSAGE_LENGTH_MAX);
   const thrown: ThrownReport | undefined =
     typeof type === "string"
-      ? { type: type.slice(0, 256), message, ...textField("stack", error["stack"], STACK_LENGTH_MAX) }
+      ? {
+          type: type.slice(0, 256),
+          message,
+          ...textField("stack", error["stack"], STACK_LENGTH_MAX),
+          ...(error["retryable"] === false ? { retryable: false } : {}),
+        }
       : undefined;
   const options = thrown === undefined ? {} : { thrown };
   if (of === "invocation") {

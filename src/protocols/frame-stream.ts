@@ -3,7 +3,7 @@ import { KoineError } from "../core/errors.ts";
 import type { Exchange } from "../core/invocation.ts";
 import { limits } from "../core/limits.ts";
 import { LAST, type Outbox, frameType } from "./frame-codec.ts";
-import { encodeHead, type ParsedHead } from "./frame-json.ts";
+import type { EncodedHead, ParsedHead } from "./frame-json.ts";
 import type { LinkInvocation, LinkResponder } from "./protocol.ts";
 
 /** The link as one of its streams sees it. */
@@ -49,13 +49,13 @@ export class FrameStream implements Exchange {
     this.#outbox = outbox;
   }
 
-  start(invocation: LinkInvocation): void {
+  start(invocation: LinkInvocation, head: EncodedHead): void {
     const { body } = invocation;
     const fits = body.length <= WINDOW_BYTES;
     const first = fits ? body : body.subarray(0, WINDOW_BYTES);
     const complete = invocation.bodyComplete && fits;
     this.#sendWindow -= first.length;
-    this.#outbox.headed(frameType.invoke, this.number, complete ? LAST : 0, encodeHead(invocation), first);
+    this.#outbox.headed(frameType.invoke, this.number, complete ? LAST : 0, head, first);
     this.#link.schedule();
     if (!fits) this.#waiting.push(body.subarray(WINDOW_BYTES));
     if (invocation.bodyComplete) this.#sendComplete = true;

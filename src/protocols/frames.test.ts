@@ -5,7 +5,7 @@ import { VirtualClock } from "../core/clock.ts";
 import { limits } from "../core/limits.ts";
 import { FRAME_HEADER_BYTES, LAST, frameType } from "./frame-codec.ts";
 import { createFramesProtocol } from "./frames.ts";
-import type { Link, LinkResponder, Specialisation } from "./protocol.ts";
+import { isInvokesEarly, type Link, type LinkResponder, type Specialisation } from "./protocol.ts";
 
 const specialisation: Specialisation = {
   codePath: "/code",
@@ -54,10 +54,13 @@ class Scene {
         callback();
       },
     });
-    this.link = createFramesProtocol({ clock: this.clock }).connect(this.#channel, {
-      log: (id, stream, chunk) => this.logs.push(`${id} ${stream} ${chunk.toString()}`),
-      closed: (reason) => this.closed.push(reason),
-    });
+    this.link = createFramesProtocol({ clock: this.clock }).connect(
+      { channel: this.#channel, ended: new Promise(() => {}) },
+      {
+        log: (id, stream, chunk) => this.logs.push(`${id} ${stream} ${chunk.toString()}`),
+        closed: (reason) => this.closed.push(reason),
+      },
+    );
   }
 
   static async specialised(): Promise<Scene> {
@@ -177,6 +180,29 @@ for (const [what, frames, reason] of [
     assert.equal(ends.endings, 1);
   });
 }
+
+test("an instance that answers before it has loaded loses its link", async () => {
+  const scene = new Scene();
+  scene.receive(frame(frameType.ready, 0, '{"protocol":1,"language":"x","version":"1","invokesEarly":true}'));
+  await scene.link.ready(AbortSignal.timeout(1_000));
+  assert.ok(isInvokesEarly(scene.link));
+  const early: Ends[] = [];
+  const options = { invoke: () => void early.push(scene.invoke()), loaded: () => assert.fail("it has not loaded") };
+  const specialised = scene.link.specialiseEarly(specialisation, options, AbortSignal.timeout(1_000));
+  specialised.catch(() => {});
+  assert.equal(scene.writes.length, 1);
+  scene.receive(frame(frameType.head, 1, HEAD));
+  await assert.rejects(specialised);
+  assert.match(scene.closed[0] ?? "", /before SPECIALISED/);
+  assert.deepEqual(early[0]?.seen, ["lost"]);
+});
+
+test("an instance that does not say so gets no invocation before it has loaded", async () => {
+  const scene = new Scene();
+  scene.receive(READY);
+  await scene.link.ready(AbortSignal.timeout(1_000));
+  assert.equal(isInvokesEarly(scene.link), false);
+});
 
 test("a head that HTTP has no form for fails its invocation only", async () => {
   const scene = await Scene.specialised();

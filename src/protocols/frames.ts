@@ -7,8 +7,10 @@ import { limits } from "../core/limits.ts";
 import { LAST, type FrameHeader, FrameReader, type FrameSink, Outbox, frameType } from "./frame-codec.ts";
 import { FrameStream, type StreamSender } from "./frame-stream.ts";
 import { StreamTable } from "./stream-table.ts";
-import { parseCodeCache, HeadParser, parseError, parseReady, parseSpecialised } from "./frame-json.ts";
+import { parseCodeCache, HeadEncoder, HeadParser, parseError, parseReady, parseSpecialised } from "./frame-json.ts";
 import type {
+  Early,
+  InvokesEarly,
   Link,
   LinkEvents,
   LinkInvocation,
@@ -21,7 +23,7 @@ import type {
 /** Koine's own protocol: docs/frames.md over one byte stream, any number of invocations at a time. */
 export function createFramesProtocol(options: { readonly clock?: Clock } = {}): Protocol {
   const clock = options.clock ?? systemClock;
-  return { name: "frames", connect: (channel, events) => new FramesLink(channel, events, clock) };
+  return { name: "frames", connect: ({ channel }, events) => new FramesLink(channel, events, clock) };
 }
 
 type LinkState = "booting" | "ready" | "specialising" | "specialised" | "failed" | "closing" | "closed";
@@ -38,7 +40,8 @@ interface Waiter<T> {
   reject(reason: unknown): void;
 }
 
-class FramesLink implements Link, FrameSink, StreamSender {
+class FramesLink implements Link, InvokesEarly, FrameSink, StreamSender {
+  invokesEarly = false;
   readonly #channel: Duplex;
   readonly #events: LinkEvents;
   readonly #clock: Clock;
@@ -46,6 +49,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
   readonly #outbox = new Outbox();
   readonly #streams = new StreamTable<FrameStream>();
   readonly #heads = new HeadParser();
+  readonly #encoder = new HeadEncoder();
   readonly #pings = new Map<number, (answered: boolean) => void>();
   readonly #flush = (): void => {
     this.#flushScheduled = false;
@@ -67,6 +71,7 @@ class FramesLink implements Link, FrameSink, StreamSender {
   #pingLast = 0;
   #ready: Waiter<void>[] = [];
   #specialised: Waiter<Specialised> | null = null;
+  #loaded: Early["loaded"] | null = null;
   #specialisation: Specialisation | null = null;
   readonly #codeCache: CodeCacheFile[] = [];
   #codeCacheBytes = 0;
@@ -91,6 +96,14 @@ class FramesLink implements Link, FrameSink, StreamSender {
   }
 
   specialise(specialisation: Specialisation, signal: AbortSignal): Promise<Specialised> {
+    return this.#specialise(specialisation, null, signal);
+  }
+
+  specialiseEarly(specialisation: Specialisation, early: Early, signal: AbortSignal): Promise<Specialised> {
+    return this.#specialise(specialisation, early, signal);
+  }
+
+  #specialise(specialisation: Specialisation, early: Early | null, signal: AbortSignal): Promise<Specialised> {
     if (this.#over()) return Promise.reject(this.#notLoaded(specialisation.handler));
     if (this.#state !== "ready") {
       return Promise.reject(new KoineError("internal", { detail: `a link that is ${this.#state} was specialised` }));
@@ -98,6 +111,8 @@ class FramesLink implements Link, FrameSink, StreamSender {
     this.#state = "specialising";
     this.#specialisation = specialisation;
     this.#outbox.frame(frameType.specialise, 0, 0, Buffer.from(JSON.stringify(specialisation)));
+    this.#loaded = early?.loaded ?? null;
+    early?.invoke();
     this.#write();
     return abortable<Specialised>(signal, (waiter) => {
       this.#specialised = waiter;
@@ -106,13 +121,13 @@ class FramesLink implements Link, FrameSink, StreamSender {
 
   invoke(invocation: LinkInvocation, responder: LinkResponder): Exchange {
     const stream = new FrameStream(this.#nextNumber(), invocation.id, responder, this, this.#outbox);
-    if (this.#state !== "specialised") {
+    if (this.#state !== "specialised" && !(this.#state === "specialising" && this.invokesEarly)) {
       // Answered after this call returned, so that the caller holds its exchange first.
       queueMicrotask(() => stream.lost());
       return stream;
     }
     this.#streams.add(stream);
-    stream.start(invocation);
+    stream.start(invocation, this.#encoder.encode(invocation));
     return stream;
   }
 
@@ -175,15 +190,15 @@ class FramesLink implements Link, FrameSink, StreamSender {
         if (length < LOG_HEAD_BYTES) return "a LOG without its head";
         return stream === 0 ? null : this.#unusedNumber(stream);
       case frameType.data:
-        return this.#unusedNumber(stream) ?? this.#streams.get(stream)?.dataHeader(length) ?? null;
+        return this.#tooEarly() ?? this.#unusedNumber(stream) ?? this.#streams.get(stream)?.dataHeader(length) ?? null;
       case frameType.head:
       case frameType.failed:
         if (length > JSON_BYTES_MAX) return `${length} bytes of JSON`;
-        return this.#unusedNumber(stream);
+        return this.#tooEarly() ?? this.#unusedNumber(stream);
       case frameType.credit:
         return length === 4 ? this.#unusedNumber(stream) : "a malformed CREDIT";
       case frameType.end:
-        return length === 0 ? this.#unusedNumber(stream) : "an END with a payload";
+        return length === 0 ? (this.#tooEarly() ?? this.#unusedNumber(stream)) : "an END with a payload";
       default:
         return `a frame of type ${type}`;
     }
@@ -238,8 +253,9 @@ class FramesLink implements Link, FrameSink, StreamSender {
 
   #onReady(payload: Buffer): string | null {
     if (this.#state !== "booting") return "a second READY";
-    const broken = parseReady(payload);
-    if (broken !== null) return broken;
+    const ready = parseReady(payload);
+    if (typeof ready === "string") return ready;
+    this.invokesEarly = ready.invokesEarly;
     this.#state = "ready";
     for (const waiter of this.#ready.splice(0)) waiter.resolve();
     return null;
@@ -251,8 +267,15 @@ class FramesLink implements Link, FrameSink, StreamSender {
     if (specialised === null) return "a malformed SPECIALISED";
     this.#state = "specialised";
     const codeCache = this.#codeCache.splice(0);
-    this.#specialised?.resolve(codeCache.length === 0 ? specialised : { ...specialised, codeCache });
+    const waiter = this.#specialised;
+    const loaded = this.#loaded;
     this.#specialised = null;
+    this.#loaded = null;
+    // One that nobody waits for any more is not used.
+    if (waiter === null) return null;
+    const told = codeCache.length === 0 ? specialised : { ...specialised, codeCache };
+    loaded?.(told);
+    waiter.resolve(told);
     return null;
   }
 
@@ -289,6 +312,10 @@ class FramesLink implements Link, FrameSink, StreamSender {
     const id = this.#streams.get(number)?.id ?? null;
     this.#events.log(id, source === 1 ? "stdout" : "stderr", payload.subarray(LOG_HEAD_BYTES), timeMs);
     return null;
+  }
+
+  #tooEarly(): string | null {
+    return this.#state === "specialising" ? "an answer before SPECIALISED" : null;
   }
 
   #unusedNumber(number: number): string | null {

@@ -1,4 +1,4 @@
-import type { Duplex } from "node:stream";
+import type { Duplex, Readable, Writable } from "node:stream";
 import type { CodeCacheFile } from "../core/code-package.ts";
 import type { ErrorReport } from "../core/errors.ts";
 import type { Exchange, HttpCall, EventCall, LogStream, ResponseHead } from "../core/invocation.ts";
@@ -25,6 +25,20 @@ export interface Specialisation {
   readonly adapters: readonly { readonly dialect: string; readonly model: string; readonly path: string }[];
   /** Where compiled code is, inside the sandbox; null: there is none, and what is compiled may be told with `Specialised`. */
   readonly codeCache?: { readonly path: string | null };
+  /** The program that the version brings, where it brings its own. */
+  readonly program?: Program;
+}
+
+/** A program of the user's, as it is launched. */
+export interface Program {
+  /** Absolute path inside or a name that is looked up there, then arguments. Empty: what the image says. */
+  readonly command: readonly string[];
+  /** On the loopback interface inside: where it listens, or where the platform listens for it. */
+  readonly port: number;
+  /** The path that it answers once it can be used; null: a connection says so. */
+  readonly readyPath: string | null;
+  /** Its code on this machine; null where an image holds it. */
+  readonly codeFolder: string | null;
 }
 
 export interface Specialised {
@@ -81,10 +95,82 @@ export interface Link {
   ping(withinMs: number): Promise<boolean>;
   /** Asks the process to run its exit hooks and exit; what is under way is lost. Its last output is still reported. */
   close(): void;
+  /** Takes out of a process's output what belongs to the protocol. Absent: nothing does. */
+  filterOutput?(stream: "stdout" | "stderr", chunk: Buffer): Buffer;
+}
+
+/** What a protocol may use of a sandbox. Sandboxes fit as they are; what is optional depends on their driver. */
+export interface Reach {
+  /** A byte channel to the process, which sees it as file descriptor 3. */
+  readonly channel: Duplex;
+  /** Resolves when the process tree is gone. */
+  readonly ended: Promise<unknown>;
+  /** Connects to what listens on the loopback interface inside. Rejects with the system's error. */
+  connect?(port: number, signal: AbortSignal): Promise<Duplex>;
+  /** Listens on the loopback interface inside. */
+  listen?(
+    port: number,
+    onConnection: (connection: Duplex) => void,
+  ): Promise<AsyncDisposable & { readonly port: number }>;
+  /** Runs a further program inside. */
+  execute?(request: ExecuteRequest, signal: AbortSignal): Promise<Execution>;
+  /** Lets a program run that was to wait. */
+  begin?(): void;
+}
+
+export interface ExecuteRequest {
+  /** Absolute path inside, then arguments; empty: what the image says. */
+  readonly command: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+}
+
+export interface Execution {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  readonly ended: Promise<{ readonly exitCode: number | null; readonly signal: string | null }>;
+  kill(): void;
+}
+
+/** What a protocol for programs of the user's asks of their launch. */
+export interface ProgramNeeds {
+  /** `connect`: the program listens. `listen`: the platform does, before the program runs. `execute`: there is a program per invocation. */
+  readonly ability: "connect" | "listen" | "execute";
+  /** The port inside when the spec names none. */
+  readonly port: number;
+  /** Longest time from launch to readiness, in milliseconds. */
+  readonly readyMsMax: number;
+  /** What the program finds in its environment beside the function's own. */
+  environment(specialisation: Specialisation): Readonly<Record<string, string>>;
+}
+
+/**
+ * Optional ability: the first invocation can be sent together with the specialisation, so that nobody waits for the engine between loading
+ * and running. Where loading fails what was sent is `lost`.
+ */
+export interface InvokesEarly {
+  /** Whether the process at the other end can, too; known once it is ready. */
+  readonly invokesEarly: boolean;
+  /** Like `specialise`; @throws KoineError with fault `function` when the handler cannot be loaded */
+  specialiseEarly(specialisation: Specialisation, early: Early, signal: AbortSignal): Promise<Specialised>;
+}
+
+export interface Early {
+  /** Called once, at once: what it invokes goes along. */
+  invoke(): void;
+  /** Called before anything of an answer arrives. */
+  loaded(specialised: Specialised): void;
+}
+
+export function isInvokesEarly(link: Link): link is Link & InvokesEarly {
+  return "invokesEarly" in link && link.invokesEarly === true;
 }
 
 /** How the engine talks to the process in a sandbox. */
 export interface Protocol {
   readonly name: string;
-  connect(channel: Duplex, events: LinkEvents): Link;
+  /** Absent: a bootstrap of ours speaks it, and code is attached to it later. */
+  readonly program?: ProgramNeeds;
+  connect(reach: Reach, events: LinkEvents): Link;
 }

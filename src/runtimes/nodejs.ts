@@ -1,10 +1,25 @@
 import { execFile } from "node:child_process";
-import { access, constants, mkdir, mkdtemp, realpath, rename, rm } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import {
+  access,
+  chmod,
+  constants,
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  writeFile,
+} from "node:fs/promises";
 import { delimiter, dirname, isAbsolute, join } from "node:path";
 import { nodePackageName } from "../../scripts/node-version.mjs";
 import { KoineError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
 import type { Mount } from "../sandbox/sandbox.ts";
+import { joinModules } from "./nodejs/join-modules.ts";
 import { type BuildRecipe, insidePaths, type Runtime, type RuntimeLaunch } from "./runtime.ts";
 
 export interface NodeRuntimeOptions {
@@ -49,9 +64,17 @@ const OVERHEAD_BYTES = 32 * 1024 * 1024;
 
 /**
  * A young generation of 2 to 8 MiB: nothing is collected while booting (3 ms), and a busy instance stays at half the memory and serves
- * as many requests. How far the old generation may grow is set when the size of the instance is known (the bootstrap does), and bounded by the sandbox's limit.
+ * as many requests. One thread collects it: helpers would take the processor from others, for a heap this small. The old generation grows
+ * in small steps, where V8 would rather let garbage pile up than collect it; the bootstrap takes that back where there is memory enough.
  */
-const V8_FLAGS = ["--max-semi-space-size=8", "--min-semi-space-size=2"];
+const V8_FLAGS = [
+  "--max-semi-space-size=8",
+  "--min-semi-space-size=2",
+  "--no-parallel-scavenge",
+  "--heap-growing-percent=50",
+];
+/** Each of Node's threads would have memory of its own to give out; gone before user code runs. */
+const MALLOC = { MALLOC_ARENA_MAX: "2" };
 /** Lets our adapters load Node's web classes when they are first needed (25 ms, 8 MB), although others stand in their place. */
 export const NODE_FLAGS: readonly string[] = ["--expose-internals"];
 
@@ -60,7 +83,7 @@ async function prepare(options: NodeRuntimeOptions): Promise<RuntimeLaunch> {
   const bootstrap = join(insidePaths.bootstrap, "nodejs");
   const mounts: Mount[] = [
     { source: executable, target: insideNode },
-    { source: options.bootstrapFolder, target: bootstrap },
+    { source: await joinedBootstrap(options), target: bootstrap },
   ];
   return {
     command: [
@@ -72,12 +95,41 @@ async function prepare(options: NodeRuntimeOptions): Promise<RuntimeLaunch> {
       join(bootstrap, "main.mjs"),
       ...options.adapters.map(({ path }) => path),
     ],
-    environment: { PATH: INSIDE_PATH, HOME: "/tmp", TMPDIR: "/tmp" },
+    environment: { PATH: INSIDE_PATH, HOME: "/tmp", TMPDIR: "/tmp", ...MALLOC },
     mounts,
     overheadBytes: OVERHEAD_BYTES,
     version,
     build: await buildRecipe(options, mounts),
   };
+}
+
+const ENTRY = "main.mjs";
+
+/** A copy of our bootstrap in which the entry holds all that it loads; the folder itself where that cannot be made. */
+async function joinedBootstrap({ bootstrapFolder, cacheDirectory }: NodeRuntimeOptions): Promise<string> {
+  try {
+    const text = await joinModules(bootstrapFolder, ENTRY);
+    const digest = createHash("sha256").update(text);
+    for (const name of (await readdir(bootstrapFolder)).toSorted()) {
+      digest.update(`\0${name}\0`).update(await readFile(join(bootstrapFolder, name)));
+    }
+    const kept = join(cacheDirectory, `bootstrap-nodejs-${digest.digest("hex").slice(0, 16)}`);
+    if (await exists(kept)) return kept;
+    await mkdir(cacheDirectory, { recursive: true });
+    const made = await mkdtemp(join(cacheDirectory, ".bootstrap-"));
+    try {
+      await cp(bootstrapFolder, made, { recursive: true });
+      await writeFile(join(made, ENTRY), text);
+      await chmod(made, 0o755);
+      // Of two who make it one wins, and both have it.
+      await rename(made, kept).catch(() => {});
+    } finally {
+      await rm(made, { recursive: true, force: true });
+    }
+    return (await exists(kept)) ? kept : bootstrapFolder;
+  } catch {
+    return bootstrapFolder;
+  }
 }
 
 const INSIDE_PATH = `${dirname(insideNode)}:/usr/local/bin:/usr/bin:/bin`;
@@ -209,13 +261,16 @@ async function findTool(name: string, environment: NodeRuntimeOptions["environme
     const script = await realpath(join(folder, name)).catch(() => null);
     if (script === null || !/\.[cm]?js$/.test(script)) continue;
     const root = dirname(dirname(script));
-    const readable = await access(join(root, "package.json"), constants.R_OK).then(
-      () => true,
-      () => false,
-    );
-    if (readable) return { folder: root, script };
+    if (await exists(join(root, "package.json"))) return { folder: root, script };
   }
   return null;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await access(path, constants.R_OK).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** What every sandbox sees already. */

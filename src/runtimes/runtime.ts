@@ -8,6 +8,8 @@ export interface Runtime {
   /** `nodejs26.x` */
   readonly name: string;
   readonly language: Language;
+  /** What is launched for functions that bring a program and do not say which. */
+  readonly program?: readonly string[];
   /**
    * Makes the runtime usable on this machine (finds an interpreter, fetches one when first used) and says how to launch it.
    * Repeated calls answer the same launch.
