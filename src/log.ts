@@ -1,6 +1,6 @@
 import type { Writable } from "node:stream";
 import type { Clock } from "./core/clock.ts";
-import type { Logger, LogLevel } from "./core/telemetry.ts";
+import type { Logger, LogLevel, Supervise } from "./core/telemetry.ts";
 
 /** The platform's own log on a stream: JSON lines for machines, short lines for people. */
 export function createLogger(
@@ -21,5 +21,15 @@ export function createLogger(
       );
       stream.write(`  ${time.slice(11, 19)} ${level} ${message}${details.join("")}\n`);
     },
+  };
+}
+
+/** A promise that nobody awaits and that fails is a defect or a broken machine: it is logged, never swallowed. */
+export function createSupervisor(logger: Logger): Supervise {
+  return (what, promise) => {
+    promise.catch((thrown: unknown) => {
+      const error = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+      logger.log("error", `failed to ${what}`, { error });
+    });
   };
 }

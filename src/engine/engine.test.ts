@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { KoineError } from "../core/errors.ts";
 import { limits } from "../core/limits.ts";
+import type { Specialised } from "../protocols/protocol.ts";
 import { FakeMachine, fakeVersion } from "./fakes.ts";
 
 test("the first call starts an instance and is cold; the next one finds it warm", async () => {
@@ -141,6 +142,97 @@ test("when one of several calls on an instance runs out of time, the others may 
   assert.equal(other.result, "succeeded");
   await machine.answer();
   assert.equal(third.result, "succeeded");
+});
+
+/** A machine whose processes take a call with their specialisation, and load when they are let. */
+function earlyMachine(): { readonly machine: FakeMachine; readonly loaded: PromiseWithResolvers<Specialised> } {
+  const machine = new FakeMachine();
+  const loaded = Promise.withResolvers<Specialised>();
+  machine.invokesEarly = true;
+  machine.load = () => loaded.promise;
+  return { machine, loaded };
+}
+
+test("the first call is sent before its handler has loaded, and its time begins when it has", async () => {
+  const { machine, loaded } = earlyMachine();
+  const caller = machine.invoke(fakeVersion({ timeoutMs: 1_000 }));
+  await machine.settle();
+  assert.equal(machine.waitingCalls.length, 1);
+  await machine.clock.advance(2_000);
+  assert.equal(caller.result, null);
+  loaded.resolve({ handlerModel: "web", loadMs: 2_000 });
+  await machine.settle();
+  await machine.clock.advance(500);
+  await machine.answer();
+  assert.equal(caller.result, "succeeded");
+  assert.deepEqual(caller.figures, {
+    ...caller.figures,
+    cold: true,
+    queuedMs: 2_000,
+    startMs: 2_000,
+    durationMs: 500,
+  });
+  const again = machine.invoke(fakeVersion({ timeoutMs: 1_000 }));
+  await machine.answer();
+  assert.equal(again.figures?.cold, false);
+});
+
+test("a call that was sent early runs out of time like any other", async () => {
+  const { machine, loaded } = earlyMachine();
+  const caller = machine.invoke(fakeVersion({ timeoutMs: 1_000 }));
+  await machine.settle();
+  loaded.resolve({ handlerModel: "web", loadMs: 1 });
+  await machine.settle();
+  await machine.clock.advance(1_001);
+  assert.equal(caller.result, "function-timed-out");
+});
+
+test("where loading fails, the call that was sent early gets that error, once", async () => {
+  const { machine, loaded } = earlyMachine();
+  const callers = [machine.invoke(fakeVersion()), machine.invoke(fakeVersion())];
+  await machine.settle();
+  assert.equal(machine.waitingCalls.length, 2);
+  loaded.reject(new KoineError("handler-load-failed", { handler: "index", detail: "x" }));
+  await machine.settle();
+  assert.deepEqual(
+    callers.map(({ result }) => result),
+    ["handler-load-failed", "handler-load-failed"],
+  );
+  assert.equal(machine.engine.inFlight, 0);
+  assert.equal(machine.alive.length, 0);
+});
+
+test("a call that was sent early and then cancelled frees its slot when the instance has answered", async () => {
+  const { machine, loaded } = earlyMachine();
+  const caller = machine.invoke(fakeVersion());
+  await machine.settle();
+  caller.exchange?.cancel();
+  assert.equal(machine.waitingCalls[0]?.cancelled, true);
+  loaded.resolve({ handlerModel: "web", loadMs: 1 });
+  await machine.settle();
+  await machine.answer();
+  assert.equal(caller.result, "client-closed-request");
+  assert.equal(machine.engine.counts().idle, 1);
+});
+
+test("nothing is sent early where slots are counted, or where an instance may become free sooner", async () => {
+  const counted = earlyMachine();
+  counted.machine.invoke(fakeVersion({ reservedConcurrency: 1 }));
+  await counted.machine.settle();
+  assert.equal(counted.machine.waitingCalls.length, 0);
+
+  const { machine, loaded } = earlyMachine();
+  machine.invoke(fakeVersion());
+  await machine.settle();
+  loaded.resolve({ handlerModel: "web", loadMs: 1 });
+  await machine.settle();
+  machine.load = () => new Promise(() => {});
+  const second = machine.invoke(fakeVersion());
+  await machine.settle();
+  assert.equal(machine.waitingCalls.length, 1);
+  await machine.answer();
+  await machine.answer();
+  assert.equal(second.result, "succeeded");
 });
 
 test("a handler that cannot be loaded fails those who wait for it, and is not tried again for a while", async () => {

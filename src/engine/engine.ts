@@ -1,14 +1,15 @@
 import { KoineError } from "../core/errors.ts";
-import { functionKey, type Version, versionKey } from "../core/function.ts";
+import { type FunctionSpec, functionKey, type Version, versionKey } from "../core/function.ts";
 import type { Exchange, Invocation, InvocationFigures, Outcome, Responder } from "../core/invocation.ts";
 import { Timeouts } from "../core/timeouts.ts";
 import type { Specialised } from "../protocols/protocol.ts";
-import type { Runtime } from "../runtimes/runtime.ts";
+import type { Allowance } from "./allowance.ts";
 import type { Habit } from "./habit.ts";
 import { decideEviction, decideIdle } from "./keepalive.ts";
 import { InvocationMetrics } from "./metrics.ts";
 import type { EngineParts } from "./parts.ts";
 import { type FunctionSlots, InstancePool, type NodeState } from "./pool.ts";
+import { driverOf, networkOf, recipeOf, spareRuntimeOf } from "./recipe.ts";
 import { type Caller, Residents } from "./residents.ts";
 import { Running } from "./running.ts";
 import { SparePool } from "./spares.ts";
@@ -23,6 +24,10 @@ export interface InstanceCounts {
 const SWEEP_MS_MAX = 5_000;
 /** Nothing is started ahead while more of the memory budget than this is in use. */
 const AHEAD_MEMORY_SHARE = 0.9;
+/** Names what engines share of the memory budget. */
+export const MEMORY_KEY = "memory";
+/** An engine that needs memory for an instance asks for that of so many: more of them follow often. */
+const MEMORY_AHEAD = 4;
 
 /**
  * Runs versions: place → pool → slot. Holds no durable state; whoever asks brings the Version.
@@ -44,28 +49,35 @@ export class Engine {
   #cancelSweep: (() => void) | null = null;
   #sweepAtMs = Number.POSITIVE_INFINITY;
   readonly #sweepMs: number;
+  /** Null: the memory budget is this engine's alone. */
+  readonly #memory: Allowance | null;
 
   constructor(parts: EngineParts) {
     this.#parts = parts;
     this.#sweepMs = Math.min(parts.settings.idleTimeoutMs, SWEEP_MS_MAX);
     this.#metrics = new InvocationMetrics(parts.telemetry);
+    const bounds = {
+      instancesMax: parts.settings.instancesMax,
+      memoryBytesMax: parts.settings.memoryBudgetBytes,
+      waitQueueLengthMax: parts.limits.waitQueueLengthMax,
+    };
     this.#node = {
       instances: 0,
       memoryBytes: 0,
       starting: 0,
       waiting: 0,
       starving: new Set(),
-      bounds: {
-        instancesMax: parts.settings.instancesMax,
-        memoryBytesMax: parts.settings.memoryBudgetBytes,
-        waitQueueLengthMax: parts.limits.waitQueueLengthMax,
-      },
+      bounds,
       waits: new Timeouts(parts.clock, parts.limits.waitQueueMsMax),
-      makeRoom: () => this.#makeRoom(),
+      makeRoom: () => this.#makeRoom() > 0,
+      wantMemory: (bytes) => this.#memory?.need(this.#node.memoryBytes + bytes * MEMORY_AHEAD),
       roomChanged: () => this.#roomChanged(),
       startEnded: () => this.#startEnded(),
       finished: (running, outcome, figures) => this.#finished(running, outcome, figures),
     };
+    this.#memory = this.#shareMemory((bytes) => {
+      bounds.memoryBytesMax = bytes;
+    });
     this.#residents = new Residents(parts, {
       planned: () => this.#sweep(),
       startAhead: (version) => this.#startAhead(version),
@@ -98,6 +110,19 @@ export class Engine {
     }
   }
 
+  /** Ends an invocation of a namespace by its id; false: there is none. Looks at all of them. */
+  cancel(id: string, namespace: string): boolean {
+    for (const pending of [this.#node.waits, ...[...this.#pools.values()].map((pool) => pool.deadlines)]) {
+      for (const timed of pending) {
+        if (!(timed instanceof Running) || timed.invocation.id !== id) continue;
+        if (timed.version.namespace !== namespace) return false;
+        timed.stop();
+        return true;
+      }
+    }
+    return false;
+  }
+
   /** A version is not wanted any more: its idle instances stop now, the others when their invocations have ended. */
   retire(version: Version): void {
     this.#residents.retire(functionKey(version), version);
@@ -118,6 +143,16 @@ export class Engine {
     for (const [name, spares] of this.#spares) if (!names.has(name)) spares.setUsed(false);
   }
 
+  /** Name of the runtime whose spares instances of a version can use; null: they are made anew. */
+  spareRuntimeOf(spec: FunctionSpec): string | null {
+    return spareRuntimeOf(this.#parts, spec);
+  }
+
+  /** @throws KoineError `network-not-allowed`, `network-unavailable` when instances of it could not have the network it asks for */
+  checkNetwork(spec: FunctionSpec): void {
+    networkOf(this.#parts, spec, driverOf(this.#parts, spec));
+  }
+
   /** Instances by state; of one function when it is named. */
   counts(ref?: { readonly namespace: string; readonly package: string; readonly name: string }): InstanceCounts {
     const counts: InstanceCounts = { starting: 0, idle: 0, busy: 0, frozen: 0 };
@@ -130,6 +165,11 @@ export class Engine {
       }
     }
     return counts;
+  }
+
+  /** Functions that have instances or calls now. */
+  functions(): readonly Version[] {
+    return [...this.#functions.values()].flatMap(({ pools }) => [...pools].slice(0, 1).map((pool) => pool.version));
   }
 
   /** Code packages that instances run from now. */
@@ -175,38 +215,84 @@ export class Engine {
     const key = versionKey(version);
     const existing = this.#pools.get(key);
     if (existing !== undefined) return existing;
-    const { runtime: runtimeName } = version.spec;
-    const runtime = this.#runtime(runtimeName);
+    const recipe = recipeOf(this.#parts, version.spec);
     const functionSlots = this.#functionSlots(version);
-    const spares = this.#sparesOf(runtimeName) ?? new SparePool(this.#parts, runtime, () => this.#node.starting > 0);
-    const pool = new InstancePool(this.#parts, { version, runtime, spares, functionSlots, node: this.#node });
+    const spares = recipe.kind === "bootstrap" ? this.#sparesOf(recipe.runtime.name) : null;
+    const pool = new InstancePool(this.#parts, { version, recipe, spares, functionSlots, node: this.#node });
     functionSlots.pools.add(pool);
     this.#pools.set(key, pool);
     this.#known.set(version, pool);
     return pool;
   }
 
-  #runtime(name: string): Runtime {
-    const runtime = this.#parts.runtimes.get(name);
-    if (runtime !== undefined) return runtime;
-    throw new KoineError("unknown-runtime", { runtime: name, known: [...this.#parts.runtimes.keys()].join(", ") });
-  }
-
   #functionSlots(version: Version): FunctionSlots {
     const key = functionKey(version);
     const existing = this.#functions.get(key);
-    if (existing !== undefined) {
-      existing.max = version.spec.reservedConcurrency;
-      return existing;
-    }
-    const slots: FunctionSlots = {
+    const slots: FunctionSlots = existing ?? {
       taken: 0,
-      max: version.spec.reservedConcurrency,
-      pools: new Set(),
+      max: null,
+      allowance: null,
+      pools: new Set<InstancePool>(),
       habit: this.#residents.get(key),
     };
+    this.#limitSlots(slots, key, version.spec.reservedConcurrency);
     this.#functions.set(key, slots);
     return slots;
+  }
+
+  #limitSlots(slots: FunctionSlots, key: string, max: number | null): void {
+    const { sharing } = this.#parts;
+    if (sharing === null || max === null) {
+      slots.allowance?.close();
+      slots.allowance = null;
+      slots.max = max;
+    } else if (slots.allowance !== null) slots.allowance.setMax(max);
+    else {
+      slots.max = 0;
+      slots.allowance = sharing.allowances.open(`slots ${key}`, {
+        max,
+        use: {
+          used: () => slots.taken,
+          starving: () => slots.pools.values().some((pool) => pool.waiting > 0),
+          changed: (granted, grew) => {
+            slots.max = granted;
+            if (grew) for (const pool of slots.pools) if (pool.waiting > 0) pool.pump();
+          },
+        },
+      });
+    }
+  }
+
+  #shareMemory(changed: (bytes: number) => void): Allowance | null {
+    const { sharing } = this.#parts;
+    if (sharing === null) return null;
+    changed(0);
+    const node = this.#node;
+    return sharing.allowances.open(MEMORY_KEY, {
+      max: sharing.memoryBudgetBytes,
+      use: {
+        used: () => node.memoryBytes,
+        starving: () => node.starving.size > 0,
+        changed: (granted, grew) => {
+          changed(granted);
+          if (grew && node.waiting > 0 && !this.#draining) this.#pumpAll();
+        },
+        wantedElsewhere: (bytes) => this.#yieldMemory(bytes),
+      },
+    });
+  }
+
+  /** Stops idle instances for another engine. */
+  #yieldMemory(bytes: number): void {
+    const { memoryBytes, bounds } = this.#node;
+    let missing = bytes - (bounds.memoryBytesMax - memoryBytes);
+    for (const pool of this.#pools.values())
+      for (const { state, reservedBytes } of pool.instances) if (state.kind === "draining") missing -= reservedBytes;
+    while (missing > 0) {
+      const freed = this.#makeRoom();
+      if (freed === 0) return;
+      missing -= freed;
+    }
   }
 
   #sparesOf(runtimeName: string): SparePool | null {
@@ -235,15 +321,17 @@ export class Engine {
     return true;
   }
 
-  #makeRoom(): boolean {
+  /** Stops the idle instance that is missed least; answers how much memory that will free, 0 when none is idle. */
+  #makeRoom(): number {
     const victim = decideEviction(this.#idleViews());
-    if (victim === null) return false;
+    if (victim === null) return 0;
     victim.pool.stopIdle(victim.instance);
-    return true;
+    return victim.instance.reservedBytes;
   }
 
   #roomChanged(): void {
     if (this.#draining) return;
+    this.#memory?.settle();
     if (this.#node.waiting > 0 && this.#node.starting === 0) this.#pumpAll();
     this.#scheduleSweep(this.#parts.clock.nowMs() + this.#sweepMs);
   }
@@ -293,7 +381,9 @@ export class Engine {
     const key = functionKey(pool.version);
     const slots = this.#functions.get(key);
     slots?.pools.delete(pool);
-    if (slots?.pools.size === 0) this.#functions.delete(key);
+    if (slots?.pools.size !== 0) return;
+    slots.allowance?.close();
+    this.#functions.delete(key);
   }
 
   *#idleViews(): ReturnType<InstancePool["idleViews"]> extends Iterable<infer View> ? Generator<View> : never {

@@ -12,11 +12,19 @@ import type {
 } from "../core/invocation.ts";
 import { limits } from "../core/limits.ts";
 import { Telemetry } from "../core/telemetry.ts";
-import type { Link, LinkEvents, LinkInvocation, LinkResponder, Protocol, Specialised } from "../protocols/protocol.ts";
+import type {
+  InvokesEarly,
+  Link,
+  LinkEvents,
+  LinkInvocation,
+  LinkResponder,
+  Protocol,
+  Specialised,
+} from "../protocols/protocol.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
 import type { Attachable, Freezable, Sandbox, SandboxDriver, SandboxEnd } from "../sandbox/sandbox.ts";
 import { Engine } from "./engine.ts";
-import type { EngineSettings } from "./parts.ts";
+import type { EngineSettings, Sharing } from "./parts.ts";
 
 /** Stand-ins for sandboxes and their processes, so that the engine's decisions can be watched in virtual time. */
 
@@ -90,18 +98,22 @@ export class FakeMachine {
   readonly telemetry = new Telemetry();
   /** What loading a handler does; throws for one that cannot be loaded. */
   load: () => Promise<Specialised> = async () => ({ handlerModel: "web", loadMs: 1 });
+  /** Whether processes take an invocation before they have loaded. */
+  invokesEarly = false;
   readonly engine: Engine;
 
-  constructor(settings: Partial<EngineSettings> = {}) {
+  constructor(settings: Partial<EngineSettings> = {}, sharing: ((clock: VirtualClock) => Sharing) | null = null) {
     this.engine = new Engine({
       clock: this.clock,
       limits,
       driver: this.#driver(),
-      protocol: this.#protocol(),
+      imageDriver: null,
+      protocols: new Map([["frames", this.#protocol()]]),
+      agent: null,
       runtimes: new Map([["nodejs26.x", fakeRuntime]]),
       adaptersOf: () => [],
       adapterMounts: [],
-      network: "host",
+      network: { mode: "host", allow: [] },
       prepareVersion: async (version) => ({
         codeFolder: `/packages/${version.spec.code}`,
         environment: {},
@@ -110,6 +122,7 @@ export class FakeMachine {
       keepCodeCache: async () => {},
       onFinished: (activation) => this.activations.push(activation),
       onLog: (record) => this.lines.push(record),
+      sharing: sharing?.(this.clock) ?? null,
       telemetry: this.telemetry,
       logger: { log: () => {} },
       supervise: (_, promise) => {
@@ -182,8 +195,8 @@ export class FakeMachine {
   #protocol(): Protocol {
     return {
       name: "fake",
-      connect: (channel, events) => {
-        const sandbox = this.sandboxes.find((candidate) => candidate.channel === channel);
+      connect: (reach, events) => {
+        const sandbox = this.sandboxes.find((candidate) => candidate.channel === reach.channel);
         if (sandbox === undefined) throw new Error("no sandbox has this channel");
         sandbox.events = events;
         return this.#link(sandbox);
@@ -191,10 +204,17 @@ export class FakeMachine {
     };
   }
 
-  #link(sandbox: FakeSandbox): Link {
+  #link(sandbox: FakeSandbox): Link & InvokesEarly {
     return {
       ready: async () => {},
       specialise: async () => await this.load(),
+      invokesEarly: this.invokesEarly,
+      specialiseEarly: async (_, early) => {
+        early.invoke();
+        const specialised = await this.load();
+        early.loaded(specialised);
+        return specialised;
+      },
       invoke: (invocation, responder): Exchange => {
         const call: FakeCall = { invocation, responder, sandbox, cancelled: false };
         sandbox.calls.add(call);

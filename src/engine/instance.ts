@@ -1,21 +1,26 @@
 import type { Clock } from "../core/clock.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
-import { type FunctionSpec, type Version } from "../core/function.ts";
+import type { Version } from "../core/function.ts";
 import { type InstanceEvent, type InstanceState, slotsTaken, transition } from "../core/instance.ts";
-import type { LogStream } from "../core/invocation.ts";
-import type { Link, Specialisation, Specialised } from "../protocols/protocol.ts";
-import { insidePaths, type Runtime } from "../runtimes/runtime.ts";
+import type { LogRecord, LogStream } from "../core/invocation.ts";
+import type { NetworkAccess } from "../core/network.ts";
 import {
-  isAttachable,
-  isFreezable,
-  isPathMapped,
-  type Mount,
-  type Sandbox,
-  type SandboxEnd,
-} from "../sandbox/sandbox.ts";
+  isInvokesEarly,
+  type Link,
+  type Program,
+  type Specialisation,
+  type Specialised,
+} from "../protocols/protocol.ts";
+import { insidePaths } from "../runtimes/runtime.ts";
+import { isAttachable, isFreezable, type Mount, type Sandbox, type SandboxEnd } from "../sandbox/sandbox.ts";
 import { boot } from "./boot.ts";
+import { loadError } from "./endings.ts";
 import { LineAssembler } from "./log-lines.ts";
-import { type Booted, type EngineParts, type PreparedVersion, sandboxLimits } from "./parts.ts";
+import { OutputAllowance } from "./output-allowance.ts";
+import { type Booted, type EngineParts, type PreparedVersion, sandboxLimits, type SandboxShare } from "./parts.ts";
+import { planProgram } from "./program.ts";
+import { networkOf, type Recipe } from "./recipe.ts";
+import { seenFrom, specialisationOf } from "./specialisation.ts";
 import type { SparePool } from "./spares.ts";
 
 /** What an instance tells its pool. */
@@ -38,11 +43,14 @@ export class Instance {
   readonly specialised: Specialised;
   /** Whether it stands in its pool's list of instances with a free slot. */
   listed = false;
+  /** Its free slots as its pool has counted them. */
+  listedSlots = 0;
   state: InstanceState;
   memoryBytes = 0;
   readonly #parts: EngineParts;
   readonly #sandbox: Sandbox;
   readonly #assemblers = new Map<string | null, LineAssembler>();
+  readonly #output: OutputAllowance;
   #lastInvocationId: string | null = null;
   #memorySampledAtMs = 0;
   #owner: InstanceOwner | null = null;
@@ -55,6 +63,7 @@ export class Instance {
 
   constructor(parts: EngineParts, version: Version, booted: Booted, specialised: Specialised) {
     this.#parts = parts;
+    this.#output = new OutputAllowance(parts.limits, parts.clock.monotonicMs());
     this.id = booted.sandbox.id;
     this.version = version;
     this.link = booted.link;
@@ -74,7 +83,11 @@ export class Instance {
   }
 
   apply(event: InstanceEvent): void {
-    this.state = transition(this.state, event, this.#parts.clock.nowMs());
+    const { state } = this;
+    // One that stays busy keeps the time since when it is; asking for it would cost each of many calls.
+    const staysBusy =
+      state.kind === "busy" && (event.kind === "acquired" || (event.kind === "released" && state.slotsTaken > 1));
+    this.state = transition(state, event, staysBusy ? state.sinceMs : this.#parts.clock.nowMs());
   }
 
   /** Takes a slot; one that is frozen runs again from here on. */
@@ -126,6 +139,23 @@ export class Instance {
   }
 
   log(invocationId: string | null, stream: LogStream, chunk: Buffer, timeMs: number): void {
+    const nowMs = this.#parts.clock.monotonicMs();
+    const allowed = this.#output.take(chunk.length, nowMs);
+    const notice = this.#output.notice(nowMs);
+    if (notice !== null)
+      logLine(this.#parts, this.version, {
+        instanceId: this.id,
+        activationId: invocationId,
+        stream: "platform",
+        line: notice,
+        timeMs,
+      });
+    if (allowed > 0)
+      this.#write(invocationId, stream, allowed < chunk.length ? chunk.subarray(0, allowed) : chunk, timeMs);
+  }
+
+  // oxlint-disable-next-line max-params -- the same as of `log`
+  #write(invocationId: string | null, stream: LogStream, chunk: Buffer, timeMs: number): void {
     let assembler = this.#assemblers.get(invocationId);
     if (assembler === undefined) {
       assembler = lineAssembler(this.#parts, this.version, this.id, invocationId);
@@ -151,12 +181,22 @@ export class Instance {
   }
 }
 
+/** An invocation that is sent to an instance together with what makes it one. */
+export interface EarlyInvocation {
+  sendEarly(link: Link): void;
+}
+
 export interface StartRequest {
   readonly version: Version;
-  readonly runtime: Runtime;
-  readonly spares: SparePool;
+  readonly recipe: Recipe;
+  /** null: every instance is made anew. */
+  readonly spares: SparePool | null;
   /** Whether it is started to see whether the handler loads: then there is time to keep what was compiled. */
   readonly isCheck: boolean;
+  /** Asked when the specialisation is about to be sent: what is answered goes along. */
+  takeEarly(): EarlyInvocation | null;
+  /** Called as soon as the handler has loaded, before anything of an answer arrives. */
+  loaded(instance: Instance): void;
 }
 
 /**
@@ -164,37 +204,71 @@ export interface StartRequest {
  * @throws KoineError, of fault `function` when the handler cannot be loaded
  */
 export async function startInstance(parts: EngineParts, request: StartRequest, signal: AbortSignal): Promise<Instance> {
-  const { version, runtime, spares } = request;
+  const { version, recipe } = request;
   const prepared = await parts.prepareVersion(version, signal);
-  const { codeFolder, codeCacheFolder } = prepared;
-  const mounts: Mount[] = [{ source: codeFolder, target: insidePaths.code }];
-  if (codeCacheFolder !== null) mounts.push({ source: codeCacheFolder, target: insidePaths.codeCache });
-  const { memoryBytesMax } = version.spec;
-  const spare = await takeSpare(parts, spares, { mounts, memoryBytesMax });
-  const booted = spare ?? (await boot(parts, { runtime, memoryBytesMax, mounts, spare: false }, signal));
+  const specialisation = specialisationOf(version, { prepared, recipe, isCheck: request.isCheck });
+  const { booted, program } = await bootFor(parts, { ...request, prepared, specialisation }, signal);
   try {
-    return await specialise(parts, version, booted, {
-      prepared,
-      language: runtime.language,
-      isCheck: request.isCheck,
-      signal,
-    });
+    const asking = version.spec.allow === undefined ? undefined : await parts.openInside?.(version, booted.sandbox);
+    const told =
+      asking === undefined
+        ? specialisation
+        : { ...specialisation, environment: { ...specialisation.environment, ...asking } };
+    const context = { specialisation: told, program, readyMsMax: readyMsMax(parts, recipe), request, signal };
+    return await specialise(parts, version, booted, context);
   } catch (thrown) {
     parts.supervise("stop an instance that did not load", booted.sandbox.stop(0));
     throw thrown;
   }
 }
 
+interface BootContext extends StartRequest {
+  readonly prepared: PreparedVersion;
+  readonly specialisation: Specialisation;
+}
+
+interface BootedFor {
+  readonly booted: Booted;
+  /** What was launched instead of a bootstrap. */
+  readonly program: Program | null;
+}
+
+async function bootFor(parts: EngineParts, context: BootContext, signal: AbortSignal): Promise<BootedFor> {
+  const { version, recipe, spares, prepared, specialisation } = context;
+  const share = version.spec;
+  const { runtime } = recipe;
+  if (recipe.kind === "program") {
+    const { launch, mounts, program } = await planProgram(parts, version, recipe, { prepared, specialisation, signal });
+    return { booted: await boot(parts, { runtime, share, mounts, spare: false, program: launch }, signal), program };
+  }
+  const { codeFolder, codeCacheFolder } = prepared;
+  const mounts: Mount[] = [{ source: codeFolder, target: insidePaths.code }];
+  if (codeCacheFolder !== null) mounts.push({ source: codeCacheFolder, target: insidePaths.codeCache });
+  if (recipe.beside !== null) mounts.push(...(await recipe.beside.prepare(signal)).mounts);
+  const network = networkOf(parts, version.spec, parts.driver);
+  // The network of one that runs is the platform's: it can be given less, but another kind only from the start.
+  const fits = (network.mode === "host") === (parts.network.mode === "host");
+  const spare = spares === null || !fits ? null : await takeSpare(parts, spares, { mounts, share, network });
+  return {
+    booted: spare ?? (await boot(parts, { runtime, share, network, mounts, spare: false }, signal)),
+    program: null,
+  };
+}
+
+function readyMsMax(parts: EngineParts, recipe: Recipe): number {
+  return recipe.kind === "program" ? recipe.needs.readyMsMax : parts.limits.loadTimeoutMs;
+}
+
 /** A spare sandbox with the code in it; null when there is none. One that ends in this moment is no error: a new one is booted. */
 async function takeSpare(
   parts: EngineParts,
   spares: SparePool,
-  { mounts, memoryBytesMax }: { readonly mounts: readonly Mount[]; readonly memoryBytesMax: number },
+  given: { readonly mounts: readonly Mount[]; readonly share: SandboxShare; readonly network: NetworkAccess },
 ): Promise<Booted | null> {
   const spare = await spares.take();
   if (spare === null || !isAttachable(spare.sandbox)) return null;
   try {
-    await spare.sandbox.attach(mounts, sandboxLimits(memoryBytesMax));
+    await spare.sandbox.attach(given.mounts, sandboxLimits(given.share), given.network);
     return spare;
   } catch (thrown) {
     parts.supervise("stop a spare sandbox", spare.sandbox.stop(0));
@@ -204,9 +278,10 @@ async function takeSpare(
 }
 
 interface SpecialiseContext {
-  readonly prepared: PreparedVersion;
-  readonly language: string;
-  readonly isCheck: boolean;
+  readonly specialisation: Specialisation;
+  readonly program: Program | null;
+  readonly readyMsMax: number;
+  readonly request: StartRequest;
   readonly signal: AbortSignal;
 }
 
@@ -240,23 +315,37 @@ async function specialise(
       endSoon(parts, sandbox);
     },
   };
+  // A program of the user's runs from the start; a bootstrap that nobody owned has nothing to say.
+  if (context.program !== null) for (const { stream, chunk } of booted.early.splice(0)) collect(stream, chunk);
   if (booted.closedReason !== null) booted.owner.closed(booted.closedReason);
-  using deadline = new Deadline(parts.clock, parts.limits.loadTimeoutMs, context.signal);
+  /** Whoever wanted it has been told that there is none. */
+  let failed = false;
+  using deadline = new Deadline(parts.clock, context.readyMsMax, context.signal);
   try {
-    const specialised = await Promise.race([
-      booted.link.specialise(specialisationOf(parts, version, { ...context, sandbox }), deadline.signal),
-      lost,
-    ]);
-    loading.flush(parts.clock.nowMs());
-    const { codeCache } = specialised;
-    if (codeCache !== undefined) parts.supervise("keep compiled code", parts.keepCodeCache(version, codeCache));
-    const instance = new Instance(parts, version, booted, specialised);
-    booted.owner = instance;
-    return instance;
+    const { promise, resolve } = Promise.withResolvers<Instance>();
+    const loaded = (specialised: Specialised): void => {
+      if (failed) return;
+      loading.flush(parts.clock.nowMs());
+      const { codeCache } = specialised;
+      if (codeCache !== undefined) parts.supervise("keep compiled code", parts.keepCodeCache(version, codeCache));
+      const instance = new Instance(parts, version, booted, specialised);
+      booted.owner = instance;
+      context.request.loaded(instance);
+      resolve(instance);
+    };
+    const specialisation = seenFrom(sandbox, context.specialisation, context.program);
+    const specialising = specialiseLink(
+      booted.link,
+      specialisation,
+      { request: context.request, loaded },
+      deadline.signal,
+    );
+    return await Promise.race([specialising.then(() => promise), lost]);
   } catch (thrown) {
+    failed = true;
     loading.flush(parts.clock.nowMs());
-    if (deadline.signal.aborted && !context.signal.aborted) {
-      throw new KoineError("handler-load-timeout", { handler: spec.handler, timeoutMs: parts.limits.loadTimeoutMs });
+    if (deadline.signal.aborted && !context.signal.aborted && !(thrown instanceof KoineError)) {
+      throw new KoineError("handler-load-timeout", { handler: spec.handler, timeoutMs: context.readyMsMax });
     }
     const error = toKoineError(thrown);
     // The sandbox knows better than the link why it ended.
@@ -265,31 +354,18 @@ async function specialise(
   }
 }
 
-function specialisationOf(
-  parts: EngineParts,
-  version: Version,
-  { sandbox, prepared, language, isCheck }: SpecialiseContext & { readonly sandbox: Sandbox },
-): Specialisation {
-  const { spec } = version;
-  const inside = (path: string): string => (isPathMapped(sandbox) ? sandbox.toOutside(path) : path);
-  const isCached = prepared.codeCacheFolder !== null;
-  return {
-    codePath: inside(insidePaths.code),
-    handler: spec.handler,
-    handlerModel: spec.handlerModel,
-    environment: prepared.environment,
-    function: {
-      namespace: version.namespace,
-      package: version.package,
-      name: version.name,
-      version: version.number,
-    },
-    memoryBytesMax: spec.memoryBytesMax,
-    timeoutMs: spec.timeoutMs,
-    instanceConcurrency: spec.instanceConcurrency,
-    adapters: parts.adaptersOf(language).map((adapter) => ({ ...adapter, path: inside(adapter.path) })),
-    ...(isCached || isCheck ? { codeCache: { path: isCached ? inside(insidePaths.codeCache) : null } } : {}),
-  };
+/** Sends the first invocation along where the process at the other end can take it. */
+async function specialiseLink(
+  link: Link,
+  specialisation: Specialisation,
+  { request, loaded }: { readonly request: StartRequest; loaded(specialised: Specialised): void },
+  signal: AbortSignal,
+): Promise<void> {
+  if (isInvokesEarly(link)) {
+    await link.specialiseEarly(specialisation, { invoke: () => request.takeEarly()?.sendEarly(link), loaded }, signal);
+  } else {
+    loaded(await link.specialise(specialisation, signal));
+  }
 }
 
 /** A signal that fires with another one, or when the time is over. */
@@ -330,55 +406,15 @@ function lineAssembler(
   instanceId: string,
   activationId: string | null,
 ): LineAssembler {
-  const { namespace, name, number } = version;
-  const packageName = version.package;
   return new LineAssembler(parts.limits, (stream, line, timeMs) =>
-    parts.onLog({
-      namespace,
-      package: packageName,
-      name,
-      version: number,
-      instanceId,
-      activationId,
-      timeMs,
-      stream,
-      line,
-    }),
+    logLine(parts, version, { instanceId, activationId, stream, line, timeMs }),
   );
 }
 
-/** @param lastWords what the process wrote before it ended: a function that was never deployed has no logs to look into */
-function loadError(end: SandboxEnd, spec: FunctionSpec, lastWords: string): KoineError {
-  const failed = (how: string): KoineError => {
-    const detail = `the process ${how} while loading${lastWords === "" ? "" : `; it wrote: ${lastWords}`}`;
-    return new KoineError("handler-load-failed", { handler: spec.handler, detail });
-  };
-  switch (end.kind) {
-    case "exited":
-      return failed(`exited with code ${end.exitCode}`);
-    case "killed":
-      return failed(`was ended by ${end.signal}`);
-    case "stopped":
-      return failed("ended");
-    default:
-      return endError(end, spec);
-  }
-}
-
-/** What the end of an instance means for an invocation that was running on it. */
-export function endError(end: SandboxEnd, spec: FunctionSpec): KoineError {
-  switch (end.kind) {
-    case "exited":
-      return new KoineError("function-exited", { detail: `exit code ${end.exitCode}` });
-    case "killed":
-      return new KoineError("function-exited", { detail: `ended by ${end.signal}` });
-    case "out-of-memory":
-      return new KoineError("out-of-memory", { memory: `${Math.round(spec.memoryBytesMax / 1024 / 1024)} MB` });
-    case "too-many-processes":
-      return new KoineError("too-many-processes", { limit: sandboxLimits(0).pidsMax });
-    case "stopped":
-      return new KoineError("function-exited", { detail: "its instance was stopped" });
-    default:
-      return end satisfies never;
-  }
+function logLine(
+  parts: EngineParts,
+  { namespace, name, number, package: packageName }: Version,
+  line: Pick<LogRecord, "instanceId" | "activationId" | "stream" | "line" | "timeMs">,
+): void {
+  parts.onLog({ namespace, package: packageName, name, version: number, ...line });
 }

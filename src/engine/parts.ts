@@ -1,13 +1,15 @@
 import type { Clock } from "../core/clock.ts";
 import type { CodeCacheFile } from "../core/code-package.ts";
-import type { Version } from "../core/function.ts";
+import type { FunctionSpec, Version } from "../core/function.ts";
 import type { Activation, LogRecord, LogStream } from "../core/invocation.ts";
 import type { Limits } from "../core/limits.ts";
+import type { NetworkAccess } from "../core/network.ts";
 import type { Logger, Supervise, Telemetry } from "../core/telemetry.ts";
 import type { Link, Protocol, Specialisation } from "../protocols/protocol.ts";
 import type { Runtime } from "../runtimes/runtime.ts";
-import type { Mount, NetworkMode, Sandbox, SandboxDriver, SandboxLimits } from "../sandbox/sandbox.ts";
+import type { Mount, Sandbox, SandboxDriver, SandboxLimits } from "../sandbox/sandbox.ts";
 import { limits } from "../core/limits.ts";
+import type { Allowances } from "./allowance.ts";
 
 /** What a version needs to run on this node, beside its spec. */
 export interface PreparedVersion {
@@ -24,27 +26,53 @@ export interface EngineParts {
   readonly clock: Clock;
   readonly limits: Limits;
   readonly driver: SandboxDriver;
-  readonly protocol: Protocol;
+  /** For versions whose code is an image; null: there is none on this machine. */
+  readonly imageDriver: SandboxDriver | null;
+  /** By name; `frames` is the one of our bootstraps. */
+  readonly protocols: ReadonlyMap<string, Protocol>;
+  /** The bootstrap that runs a program per invocation in sandboxes whose driver cannot; null: there is none. */
+  readonly agent: Agent | null;
   readonly runtimes: ReadonlyMap<string, Runtime>;
   /** Handler adapters for a runtime's language, in the order they are tried. */
   adaptersOf(language: string): Specialisation["adapters"];
   /** The folders that hold the adapters. */
   readonly adapterMounts: readonly Mount[];
-  readonly network: NetworkMode;
+  /** What functions have of the network, unless they ask for less; and the most they can have. */
+  readonly network: NetworkAccess;
   /** Answers without a promise what it has at hand: this is on the path of every cold start. */
   prepareVersion(version: Version, signal: AbortSignal): PreparedVersion | Promise<PreparedVersion>;
   /** Keeps what a check run compiled; none that is kept is not asked for. */
   keepCodeCache(version: Version, files: readonly CodeCacheFile[]): Promise<void>;
+  /**
+   * Lets the code of an instance ask the platform, as its spec allows: answers what its environment gets for it, and ends with the sandbox. Absent: no
+   * instance of this engine can.
+   */
+  openInside?(version: Version, sandbox: Sandbox): Promise<Readonly<Record<string, string>>>;
   onFinished(activation: Activation): void;
   onLog(record: LogRecord): void;
+  /** What this engine shares with others of its platform; null when it has none beside it. */
+  readonly sharing: Sharing | null;
   readonly telemetry: Telemetry;
   readonly logger: Logger;
   readonly supervise: Supervise;
   readonly settings: EngineSettings;
 }
 
+export interface Agent {
+  /** Name of the runtime that is used unless the function's own has the language. */
+  readonly runtime: string;
+  readonly language: string;
+  readonly adapter: Specialisation["adapters"][number];
+}
+
+export interface Sharing {
+  readonly allowances: Allowances;
+  /** Of all engines together, in bytes. */
+  readonly memoryBudgetBytes: number;
+}
+
 export interface EngineSettings {
-  /** Memory that all instances together may be expected to use, in bytes. */
+  /** Memory that all instances together may be expected to use, in bytes; where engines share it, this one's part at first. */
   readonly memoryBudgetBytes: number;
   readonly instancesMax: number;
   readonly idleTimeoutMs: number;
@@ -69,14 +97,19 @@ export interface Booted {
   readonly runtime: string;
   /** Whom the sandbox belongs to; until set, its output is dropped. */
   owner: BootedOwner | null;
+  /** Output from before it had an owner, a bounded part of it. */
+  readonly early: { readonly stream: LogStream; readonly chunk: Buffer }[];
   closedReason: string | null;
 }
 
-export function sandboxLimits(memoryBytesMax: number): SandboxLimits {
+/** What a version may use of the machine. */
+export type SandboxShare = Pick<FunctionSpec, "memoryBytesMax" | "cpuCores">;
+
+export function sandboxLimits({ memoryBytesMax, cpuCores }: SandboxShare): SandboxLimits {
   return {
     memoryBytesMax,
     pidsMax: limits.sandboxPidsMax,
-    cpuCores: null,
+    cpuCores: cpuCores ?? null,
     tmpBytesMax: limits.sandboxTmpBytesMax,
     openFilesMax: limits.sandboxOpenFilesMax,
     fileBytesMax: limits.sandboxFileBytesMax,

@@ -3,13 +3,14 @@ import { type Version, versionKey } from "../core/function.ts";
 import { idleSinceMs } from "../core/instance.ts";
 import type { InvocationFigures, Outcome } from "../core/invocation.ts";
 import { Timeouts } from "../core/timeouts.ts";
-import type { Runtime } from "../runtimes/runtime.ts";
+import type { Allowance } from "./allowance.ts";
 import { afterFailure, afterStart, type BreakerState, CLOSED, refusal } from "./breaker.ts";
 import type { Habit } from "./habit.ts";
-import { type Instance, type InstanceOwner, startInstance } from "./instance.ts";
+import { type EarlyInvocation, type Instance, type InstanceOwner, startInstance } from "./instance.ts";
 import { idleDueMs, type IdleView } from "./keepalive.ts";
 import type { EngineParts } from "./parts.ts";
 import { hasRoom, type NodeBounds, place, type PlaceView, wantsStart } from "./place.ts";
+import type { Recipe } from "./recipe.ts";
 import type { Caller } from "./residents.ts";
 import type { Running, RunningOwner } from "./running.ts";
 import type { SparePool } from "./spares.ts";
@@ -17,8 +18,10 @@ import type { SparePool } from "./spares.ts";
 /** Slots of one function, over all its versions. */
 export interface FunctionSlots {
   taken: number;
-  /** Of the newest version's spec. */
+  /** Of the newest version's spec; where engines share it, the part of it that is this one's now. */
   max: number | null;
+  /** Null: there is no bound, or no other engine. */
+  allowance: Allowance | null;
   readonly pools: Set<InstancePool>;
   /** What is remembered of its calls; null before the first. */
   habit: Habit<Caller> | null;
@@ -38,6 +41,8 @@ export interface NodeState {
   readonly waits: Timeouts;
   /** Stops the idle instance that is missed least; false when none is idle. */
   makeRoom(): boolean;
+  /** So much memory is missing: other engines may have some to spare. */
+  wantMemory(bytes: number): void;
   /** An instance has become idle or has ended: pools that starve may try again. On the path of every invocation. */
   roomChanged(): void;
   /** An instance has started, or failed to. */
@@ -54,8 +59,8 @@ const COLD_MS_STEP = 0.25;
 export class InstancePool implements InstanceOwner, RunningOwner {
   readonly version: Version;
   readonly #parts: EngineParts;
-  readonly #runtime: Runtime;
-  readonly #spares: SparePool;
+  readonly #recipe: Recipe;
+  readonly #spares: SparePool | null;
   readonly functionSlots: FunctionSlots;
   readonly #node: NodeState;
   readonly #instances = new Set<Instance>();
@@ -74,11 +79,17 @@ export class InstancePool implements InstanceOwner, RunningOwner {
 
   constructor(
     parts: EngineParts,
-    context: { version: Version; runtime: Runtime; spares: SparePool; functionSlots: FunctionSlots; node: NodeState },
+    context: {
+      version: Version;
+      recipe: Recipe;
+      spares: SparePool | null;
+      functionSlots: FunctionSlots;
+      node: NodeState;
+    },
   ) {
     this.#parts = parts;
     this.version = context.version;
-    this.#runtime = context.runtime;
+    this.#recipe = context.recipe;
     this.#spares = context.spares;
     this.functionSlots = context.functionSlots;
     this.#node = context.node;
@@ -153,6 +164,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
       this.#runOnFree(running);
     }
     if (this.#waiting > 0) this.#scaleOut();
+    this.functionSlots.allowance?.settle();
   }
 
   /** Starts an instance for calls that are expected; false when the function may not or cannot have one, or has one. */
@@ -211,8 +223,8 @@ export class InstancePool implements InstanceOwner, RunningOwner {
 
   instanceEnded(instance: Instance): void {
     if (!this.#instances.delete(instance)) return;
-    if (instance.listed) this.#freeSlots -= this.#listedSlots.get(instance) ?? 0;
-    this.#listedSlots.delete(instance);
+    if (instance.listed) this.#freeSlots -= instance.listedSlots;
+    instance.listedSlots = 0;
     instance.listed = false;
     this.#countInstance(-1);
     this.#node.instances--;
@@ -224,7 +236,9 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   // RunningOwner
 
   left(running: Running): void {
-    if (running.phase === "waiting") this.#countWaiting(-1);
+    if (running.phase !== "waiting") return;
+    this.#countWaiting(-1);
+    this.functionSlots.allowance?.settle();
   }
 
   released(instance: Instance): void {
@@ -234,6 +248,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     const { state } = instance;
     if (state.kind === "draining" && state.slotsTaken === 0) instance.stop(STOP_GRACE_MS);
     else if (state.kind === "idle" || state.kind === "busy") this.#list(instance);
+    this.functionSlots.allowance?.settle();
     if (this.#waiting > 0) this.pump();
     for (const pool of this.functionSlots.pools) if (pool !== this && pool.waiting > 0) pool.pump();
     if (instance.state.kind === "idle") this.#node.roomChanged();
@@ -278,8 +293,6 @@ export class InstancePool implements InstanceOwner, RunningOwner {
 
   // Slots
 
-  readonly #listedSlots = new Map<Instance, number>();
-
   #mayRun(): boolean {
     return this.functionSlots.max === null || this.functionSlots.taken < this.functionSlots.max;
   }
@@ -300,8 +313,8 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   /** Counts an instance's free slots; the list gives the most recently used one first. */
   #list(instance: Instance): void {
     const free = instance.freeSlots;
-    this.#freeSlots += free - (this.#listedSlots.get(instance) ?? 0);
-    this.#listedSlots.set(instance, free);
+    this.#freeSlots += free - instance.listedSlots;
+    instance.listedSlots = free;
     if (free > 0 && !instance.listed) {
       instance.listed = true;
       this.#free.push(instance);
@@ -329,8 +342,8 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   #drain(instance: Instance): void {
     if (instance.state.kind === "stopped") return;
     instance.apply({ kind: "drain" });
-    this.#freeSlots -= this.#listedSlots.get(instance) ?? 0;
-    this.#listedSlots.set(instance, 0);
+    this.#freeSlots -= instance.listedSlots;
+    instance.listedSlots = 0;
     instance.listed = false;
   }
 
@@ -343,15 +356,20 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   }
 
   #dequeue(): Running | null {
+    const running = this.#nextInQueue();
+    if (running !== null) this.#countWaiting(-1);
+    return running;
+  }
+
+  /** Counts as waiting still. */
+  #nextInQueue(): Running | null {
     while (this.#queueHead < this.#queue.length) {
       const running = this.#queue[this.#queueHead++];
       if (this.#queueHead > 1_024 && this.#queueHead * 2 > this.#queue.length) {
         this.#queue = this.#queue.slice(this.#queueHead);
         this.#queueHead = 0;
       }
-      if (running?.phase !== "waiting") continue;
-      this.#countWaiting(-1);
-      return running;
+      if (running?.phase === "waiting") return running;
     }
     return null;
   }
@@ -371,10 +389,13 @@ export class InstancePool implements InstanceOwner, RunningOwner {
       for (let running = this.#dequeue(); running !== null; running = this.#dequeue()) running.reject(refused, 1_000);
       return;
     }
+    const { allowance, taken } = this.functionSlots;
+    allowance?.need(taken + this.#waiting);
     for (;;) {
       const view = this.#view();
       if (!wantsStart(view, this.#waiting)) return;
       if (!hasRoom(view, this.#node.bounds)) {
+        this.#node.wantMemory(this.#estimateBytes);
         if (!this.#node.makeRoom()) return;
         // The instance that went may have woken this pool already.
         if (!wantsStart(this.#view(), this.#waiting)) return;
@@ -401,19 +422,25 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     this.#node.starting++;
     this.#node.instances++;
     this.#node.memoryBytes += reservedBytes;
-    try {
-      const request = { version: this.version, runtime: this.#runtime, spares: this.#spares, isCheck };
-      const instance = await startInstance(this.#parts, request, signal);
+    let early: Running | null = null;
+    const takeEarly = (): EarlyInvocation | null => (early = isCheck ? null : this.#takeEarly());
+    const loaded = (instance: Instance): void => {
       instance.reservedBytes = reservedBytes;
       instance.startMs = clock.monotonicMs() - begunMs;
       instance.ownedBy(this);
       this.#instances.add(instance);
       this.#breaker = afterStart();
-      this.#list(instance);
       this.#countStart(instance.startMs);
-      return instance;
+      if (early === null) this.#list(instance);
+      else this.#runEarly(early, instance);
+    };
+    try {
+      const { version } = this;
+      const request = { version, recipe: this.#recipe, spares: this.#spares, isCheck, takeEarly, loaded };
+      return await startInstance(this.#parts, request, signal);
     } catch (thrown) {
       const error = toKoineError(thrown);
+      if (early !== null) this.#rejectEarly(early, error);
       this.#countInstance(-1);
       this.#node.instances--;
       this.#node.memoryBytes -= reservedBytes;
@@ -427,6 +454,28 @@ export class InstancePool implements InstanceOwner, RunningOwner {
       this.#node.starting--;
       this.#node.startEnded();
     }
+  }
+
+  /**
+   * The invocation that waits longest, to be sent before the instance can run it. Only while there is no instance that could run it sooner, and
+   * where the function's slots are not counted: its own counts as taken only when it runs.
+   */
+  #takeEarly(): Running | null {
+    if (this.#instances.size > 0 || this.functionSlots.max !== null) return null;
+    return this.#nextInQueue();
+  }
+
+  #runEarly(running: Running, instance: Instance): void {
+    this.#countWaiting(-1);
+    instance.acquire();
+    this.functionSlots.taken++;
+    this.#list(instance);
+    running.start(instance);
+  }
+
+  #rejectEarly(running: Running, error: KoineError): void {
+    this.#countWaiting(-1);
+    running.reject(error, 1_000);
   }
 
   #countStart(startMs: number): void {

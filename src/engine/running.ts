@@ -10,8 +10,9 @@ import type {
   ResponseHead,
 } from "../core/invocation.ts";
 import { Timed, type Timeouts } from "../core/timeouts.ts";
-import type { LinkResponder } from "../protocols/protocol.ts";
-import { endError, type Instance } from "./instance.ts";
+import type { Link, LinkResponder } from "../protocols/protocol.ts";
+import { endError } from "./endings.ts";
+import type { Instance } from "./instance.ts";
 import type { EngineParts } from "./parts.ts";
 
 /** What an invocation needs of its pool, and tells it. */
@@ -30,7 +31,10 @@ export interface RunningOwner {
   finished(running: Running, outcome: Outcome, figures: InvocationFigures): void;
 }
 
-type Phase = "waiting" | "running" | "settled";
+const SWITCHING = 101;
+
+/** `sent`: to an instance that still loads. */
+type Phase = "waiting" | "sent" | "running" | "settled";
 
 /** One invocation from arrival to its settled end: first in the wait queue, then on an instance. */
 export class Running extends Timed implements Exchange, LinkResponder {
@@ -79,6 +83,13 @@ export class Running extends Timed implements Exchange, LinkResponder {
     }
   }
 
+  /** Goes to an instance that still loads; `start` or `reject` follows. */
+  sendEarly(link: Link): void {
+    this.phase = "sent";
+    this.timeouts?.remove(this);
+    this.#send(link, this.#parts.clock.nowMs());
+  }
+
   /** Runs on an instance whose slot has been taken for it. */
   start(instance: Instance): void {
     const { clock } = this.#parts;
@@ -89,27 +100,23 @@ export class Running extends Timed implements Exchange, LinkResponder {
     this.#cold = this.#waited && instance.served === 0;
     this.#startMs = this.#cold ? Math.min(instance.startMs, this.#startedMs - this.#arrivedMs) : 0;
     instance.invocationStarted(this.invocation.id);
-    const { timeoutMs } = this.version.spec;
     this.#owner.deadlines.add(this, this.#startedMs);
-    this.#exchange = instance.link.invoke(
-      {
-        id: this.invocation.id,
-        call: this.invocation.call,
-        attempt: this.invocation.attempt,
-        deadlineMs: this.#startedAtMs + timeoutMs,
-        body: this.invocation.body,
-        bodyComplete: this.invocation.bodyComplete,
-      },
-      this,
-    );
+    if (this.#exchange === null) this.#send(instance.link, this.#startedAtMs);
+  }
+
+  #send(link: Link, nowMs: number): void {
+    const { id, call, attempt, body, bodyComplete } = this.invocation;
+    const deadlineMs = nowMs + this.version.spec.timeoutMs;
+    this.#exchange = link.invoke({ id, call, attempt, deadlineMs, body, bodyComplete }, this);
     if (this.#pending !== null || this.#pendingEnd) this.#sendPending(this.#exchange);
-    else if (!this.invocation.bodyComplete) this.#responder.drained?.();
+    else if (!bodyComplete) this.#responder.drained?.();
   }
 
   /** Ends it without having run. */
   reject(error: KoineError, retryAfterMs: number): void {
     this.timeouts?.remove(this);
     this.phase = "settled";
+    if (this.#cancelled) return this.#tell(cancelledOutcome());
     const rejected = error.fault === "function" ? null : retryAfterMs;
     const report = error.report();
     this.#tell(
@@ -131,17 +138,17 @@ export class Running extends Timed implements Exchange, LinkResponder {
 
   end(): void {
     if (this.#exchange === null) this.#pendingEnd = true;
-    else if (this.phase === "running") this.#exchange.end();
+    else if (this.phase !== "settled") this.#exchange.end();
   }
 
   resume(): void {
-    if (this.phase === "running") this.#exchange?.resume();
+    if (this.phase !== "settled") this.#exchange?.resume();
   }
 
   cancel(): void {
     if (this.#told || this.#cancelled) return;
     this.#cancelled = true;
-    if (this.phase === "running") {
+    if (this.phase === "running" || this.phase === "sent") {
       this.#exchange?.cancel();
       return;
     }
@@ -153,11 +160,26 @@ export class Running extends Timed implements Exchange, LinkResponder {
     }
   }
 
+  /** Ends it for good, whatever its handler does about that: somebody asked for it. */
+  stop(): void {
+    if (this.#told) return;
+    const error = new KoineError("cancelled");
+    const outcome: Outcome = { kind: "failed", fault: error.fault, error: error.report() };
+    if (this.phase === "waiting") {
+      this.#owner.left(this);
+      this.phase = "settled";
+      this.timeouts?.remove(this);
+      this.#tell(outcome);
+    } else this.#endNow(outcome);
+  }
+
   // LinkResponder: what the instance does
 
   head(head: ResponseHead): void {
     if (this.#told) return;
     this.#status = head.status;
+    // A connection that was upgraded lives by the bounds of such connections.
+    if (head.status === SWITCHING) this.timeouts?.remove(this);
     this.#responder.head(head, this.#cold ? "cold" : "warm");
   }
 
@@ -205,7 +227,11 @@ export class Running extends Timed implements Exchange, LinkResponder {
 
   #overran(): void {
     const error = new KoineError("function-timed-out", { timeoutMs: this.version.spec.timeoutMs });
-    this.#tell(this.#cancelled ? cancelledOutcome() : { kind: "timedOut", error: error.report() });
+    this.#endNow(this.#cancelled ? cancelledOutcome() : { kind: "timedOut", error: error.report() });
+  }
+
+  #endNow(outcome: Outcome): void {
+    this.#tell(outcome);
     this.#exchange?.cancel();
     if (this.#instance !== null) this.#owner.overran(this.#instance);
   }

@@ -15,8 +15,8 @@ interface Boot {
 /** How long after a cold start spares are refilled: a spare costs the platform's thread a millisecond or two, which the answer needs. */
 const REFILL_DELAY_MS = 20;
 const REFILL_DELAYS_MAX = 25;
-/** After its boot a spare rehearses by itself what it can. */
-const REHEARSAL_MS = 300;
+/** Some while after its boot a spare rehearses by itself what it can. */
+const REHEARSAL_MS = 600;
 const REHEARSAL_ANSWER_MS_MAX = 10_000;
 
 /**
@@ -152,7 +152,7 @@ export class SparePool {
       this.#parts,
       {
         runtime: this.#runtime,
-        memoryBytesMax: this.#parts.limits.memoryBytesDefault,
+        share: { memoryBytesMax: this.#parts.limits.memoryBytesDefault },
         mounts: [],
         spare: true,
         onCreated: (sandbox) => {
