@@ -2,6 +2,7 @@ import { KoineError } from "../core/errors.ts";
 import {
   type FunctionRecord,
   type FunctionRef,
+  type FunctionSpec,
   functionKey,
   formatFunctionRef,
   type Version,
@@ -17,6 +18,15 @@ interface Entry {
   readonly versions: Map<number, Version>;
 }
 
+/** What another process must do to its copy. */
+export interface CatalogueChange {
+  readonly key: string;
+  /** Null: the function was deleted. */
+  readonly record: FunctionRecord | null;
+  readonly add: readonly Version[];
+  readonly remove: readonly number[];
+}
+
 const FUNCTIONS = "functions";
 const VERSIONS = "versions";
 const PAGE = 1_000;
@@ -26,14 +36,22 @@ const PAGE = 1_000;
  * another node's change is noticed.
  */
 export class Catalogue {
-  readonly #store: Store;
+  /** Null: this is a copy. */
+  readonly #store: Store | null;
   readonly #entries = new Map<string, Entry>();
   /** Entries by the addresses of callers that keep theirs; may hold some of functions that are gone. */
   readonly #known = new WeakMap<FunctionRef, Entry>();
   readonly #locks = new Map<string, Promise<unknown>>();
+  /** Brings a change to copies elsewhere; what made the change is over when all have it. */
+  onChanged: ((change: CatalogueChange) => Promise<void>) | null = null;
 
-  private constructor(store: Store) {
+  private constructor(store: Store | null) {
     this.#store = store;
+  }
+
+  /** A copy, for processes without a store: `apply` is all that changes it. */
+  static copy(): Catalogue {
+    return new Catalogue(null);
   }
 
   static async open(store: Store): Promise<Catalogue> {
@@ -99,13 +117,36 @@ export class Catalogue {
     yield* this.#entries.values();
   }
 
-  runtimesInUse(): ReadonlySet<string> {
+  /** @param of name of the runtime that is wanted for a version's instances; null: none */
+  runtimesInUse(of: (spec: FunctionSpec) => string | null): ReadonlySet<string> {
     const names = new Set<string>();
     for (const { record, versions } of this.#entries.values()) {
-      const runtime = versions.get(record.liveVersion)?.spec.runtime;
-      if (runtime !== undefined) names.add(runtime);
+      const spec = versions.get(record.liveVersion)?.spec;
+      const runtime = spec === undefined ? null : of(spec);
+      if (runtime !== null) names.add(runtime);
     }
     return names;
+  }
+
+  /** Everything as changes of an empty copy. */
+  *snapshot(): Iterable<CatalogueChange> {
+    for (const [key, { record, versions }] of this.#entries)
+      yield { key, record, add: [...versions.values()], remove: [] };
+  }
+
+  apply({ key, record, add, remove }: CatalogueChange): void {
+    const entry = this.#entries.get(key);
+    if (record === null) {
+      this.#entries.delete(key);
+      if (entry !== undefined) entry.gone = true;
+      return;
+    }
+    const changed = entry ?? { record, revision: 0, gone: false, versions: new Map<number, Version>() };
+    changed.record = record;
+    // Whoever holds a version goes on holding the same one.
+    for (const version of add) if (!changed.versions.has(version.number)) changed.versions.set(version.number, version);
+    for (const number of remove) changed.versions.delete(number);
+    this.#entries.set(key, changed);
   }
 
   /** Runs changes of one function one after the other; different functions do not wait for each other. */
@@ -141,13 +182,15 @@ export class Catalogue {
     for (const number of changes.remove ?? []) {
       writes.push({ collection: VERSIONS, key: storedVersionKey(key, number), value: null, expect: "any" });
     }
-    const [revision = 0] = await this.#store.values.commit(writes);
+    const [revision = 0] = await this.#values.commit(writes);
     const written = entry ?? { record, revision, gone: false, versions: new Map<number, Version>() };
     written.record = record;
     written.revision = revision;
     if (changes.add !== undefined) written.versions.set(changes.add.number, changes.add);
     for (const number of changes.remove ?? []) written.versions.delete(number);
     this.#entries.set(key, written);
+    const add = changes.add === undefined ? [] : [changes.add];
+    await this.onChanged?.({ key, record, add, remove: changes.remove ?? [] });
   }
 
   /** Removes a function with all its versions; answers them. @throws KoineError `function-not-found`, `conflict` */
@@ -155,7 +198,7 @@ export class Catalogue {
     const entry = this.#entry(ref);
     const key = functionKey(ref);
     const versions = [...entry.versions.values()];
-    await this.#store.values.commit([
+    await this.#values.commit([
       { collection: FUNCTIONS, key, value: null, expect: entry.revision },
       ...versions.map((version): ValueChange => ({
         collection: VERSIONS,
@@ -166,7 +209,13 @@ export class Catalogue {
     ]);
     this.#entries.delete(key);
     entry.gone = true;
+    await this.onChanged?.({ key, record: null, add: [], remove: [] });
     return versions;
+  }
+
+  get #values(): Store["values"] {
+    if (this.#store === null) throw new KoineError("internal", { detail: "a copy of the catalogue cannot be written" });
+    return this.#store.values;
   }
 
   #entry(ref: FunctionRef): Entry {

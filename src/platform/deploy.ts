@@ -1,8 +1,10 @@
 import { KoineError } from "../core/errors.ts";
 import { type FunctionRecord, type FunctionRef, isName, type Version } from "../core/function.ts";
 import { newId } from "../core/ids.ts";
+import { checkDestinations } from "./async-settings.ts";
+import { type DeploySource, withCode } from "./deploy-image.ts";
 import type { PlatformParts } from "./parts.ts";
-import { completeSpec, specDigest, type SpecRequest } from "./spec.ts";
+import { completeSpec, specDigest } from "./spec.ts";
 
 export interface DeployOptions {
   /** Load the handler once before the version goes live. */
@@ -10,6 +12,8 @@ export interface DeployOptions {
   /** Whether the version goes live. */
   readonly live: boolean;
   onProgress(phase: "unpacking" | "installing" | "checking" | "publishing" | "output", message: string): void;
+  /** Rejects for topics that are not there. */
+  topicExists(namespace: string, topic: string): Promise<unknown>;
   readonly signal: AbortSignal;
 }
 
@@ -26,14 +30,16 @@ export interface Deployed {
 export async function deploy(
   parts: PlatformParts,
   ref: FunctionRef,
-  request: SpecRequest,
+  source: DeploySource,
   options: DeployOptions,
 ): Promise<Deployed> {
-  const { catalogue, packages, runtimes, limits, models } = parts;
+  const { catalogue, packages, runtimes, limits, models, protocols } = parts;
   for (const name of [ref.namespace, ref.name, ...(ref.package === "" ? [] : [ref.package])]) {
     if (!isName(name)) throw new KoineError("invalid-name", { name });
   }
-  const spec = completeSpec(request, { runtimes, models, limits });
+  const request = await withCode(parts, ref, source, options);
+  const spec = completeSpec(request, { runtimes, models, protocols, limits });
+  parts.engine.checkNetwork(spec);
   return await catalogue.exclusively(ref, async () => {
     if (!catalogue.has(ref) && catalogue.size >= limits.functionsMax) {
       throw new KoineError("limit-exceeded", {
@@ -43,13 +49,16 @@ export async function deploy(
       });
     }
     await parts.secrets.open(ref.namespace, spec.secrets);
+    await checkDestinations({ ...parts, topicExists: options.topicExists }, ref, spec.destinations);
     const digest = specDigest(spec);
     const before = catalogue.has(ref) ? catalogue.record(ref) : null;
     const same = before === null ? undefined : unchangedVersion(parts, ref, before, { digest, live: options.live });
     if (before !== null && same !== undefined) return { change: "unchanged", record: before, version: same };
 
-    options.onProgress("unpacking", "unpacking the code");
-    await packages.folder(spec.code, options.signal);
+    if (spec.image === undefined) {
+      options.onProgress("unpacking", "unpacking the code");
+      await packages.folder(spec.code, options.signal);
+    }
     const version: Version = {
       namespace: ref.namespace,
       package: ref.package,
@@ -112,7 +121,7 @@ async function publishVersion(
   await parts.catalogue.put(record, { add: version, remove: surplus.map((old) => old.number) });
   if (goesLive && before !== null) retireUnreachable(parts, record, before.liveVersion);
   for (const old of surplus) parts.engine.retire(old);
-  parts.engine.useRuntimes(parts.catalogue.runtimesInUse());
+  parts.engine.useRuntimes(parts.catalogue.runtimesInUse((spec) => parts.engine.spareRuntimeOf(spec)));
   return record;
 }
 

@@ -1,7 +1,13 @@
 import type { Activation, LogRecord } from "../core/invocation.ts";
 import { KoineError } from "../core/errors.ts";
 import type { Limits } from "../core/limits.ts";
-import type { ActivationLog, LogQuery, StoredLogRecord } from "../store/store.ts";
+import {
+  type ActivationLog,
+  type LogQuery,
+  type PackedRecords,
+  type StoredLogRecord,
+  takesPacked,
+} from "../store/store.ts";
 
 const FOLLOW_PAGE = 1_000;
 const GATHER_MS = 40;
@@ -30,6 +36,13 @@ export class Journal {
   line(record: LogRecord): void {
     this.#lines.push(record);
     this.#schedule();
+  }
+
+  /** Records that another engine has packed. */
+  packed(records: PackedRecords): void {
+    if (!takesPacked(this.#log)) throw new KoineError("internal", { detail: "this log takes no packed records" });
+    this.#log.appendPacked(records);
+    if (records.lines !== null) for (const notify of this.#followers) notify();
   }
 
   /** Hands over what was gathered and waits until it is written. @throws KoineError `storage-full`, `storage-failed` */

@@ -1,33 +1,53 @@
+import type { Accepted, EnqueueItem, EnqueueOptions, PartialFailureReader } from "../core/enqueue.ts";
 import { KoineError } from "../core/errors.ts";
 import { type Alias, type FunctionRecord, type FunctionRef, isName, type Version } from "../core/function.ts";
-import type { Activation, Exchange, Invocation, Outcome, Responder } from "../core/invocation.ts";
-import type { ActivationQuery, Lease, LogQuery, StoredLogRecord } from "../store/store.ts";
-import { encodeQueued, queuedActivation, runQueued } from "./async-invocation.ts";
+import type { Activation, Exchange, Invocation, Responder } from "../core/invocation.ts";
+import type { ActivationQuery, LogQuery, StoredLogRecord } from "../store/store.ts";
+import { AsyncWork, recordOf, type RunState } from "./async-work.ts";
 import { type Deployed, deploy, type DeployOptions, retireUnreachable } from "./deploy.ts";
+import { destinationSecrets, type TopicPublisher } from "./destinations.ts";
 import type { PlatformParts } from "./parts.ts";
-import type { SpecRequest } from "./spec.ts";
+import type { DeploySource } from "./deploy-image.ts";
 import { decideSweep } from "./sweep-packages.ts";
-
-/** Accepted invocations between two looks at the queue's length. */
-const LOOK_EVERY = 1_000;
+import { PARTIAL_FAILURES, readPartialFailures } from "./triggers/delivery.ts";
+import { Triggers } from "./triggers/triggers.ts";
 
 /** The use cases themselves, free of any dialect. Whoever calls has decided that the caller may. */
 export class Platform {
   readonly parts: PlatformParts;
   /** Wakes the dispatcher after work was enqueued; set when it runs. */
   onEnqueued: () => void = () => {};
-  #waiting = 0;
-  #acceptedSinceLook = LOOK_EVERY;
+  /** Readers of partial failures by the name that `EnqueueOptions.partialFailures` gives; registered before anything is enqueued. */
+  readonly partialFailureReaders = new Map<string, PartialFailureReader>([[PARTIAL_FAILURES, readPartialFailures]]);
+  readonly triggers: Triggers;
+  readonly work: AsyncWork;
 
   constructor(parts: PlatformParts) {
     this.parts = parts;
+    this.triggers = new Triggers({
+      ...parts,
+      ...parts.triggers,
+      enqueueAll: (items) => this.enqueueAll(items),
+      resolve: (ref) => this.resolve(ref),
+    });
+    const { partialFailureReaders, triggers } = this;
+    this.work = new AsyncWork({ ...parts, partialFailureReaders, topics: topicPublisher(triggers) });
   }
 
   // Functions
 
   /** @throws KoineError */
-  deploy(ref: FunctionRef, request: SpecRequest, options: DeployOptions): Promise<Deployed> {
-    return deploy(this.parts, ref, request, options);
+  async deploy(
+    ref: FunctionRef,
+    request: DeploySource,
+    options: Omit<DeployOptions, "topicExists">,
+  ): Promise<Deployed> {
+    const topicExists = (namespace: string, topic: string): Promise<unknown> =>
+      this.triggers.topics.get(namespace, topic);
+    const deployed = await deploy(this.parts, ref, request, { ...options, topicExists });
+    // More of it may run at a time than before.
+    this.onEnqueued();
+    return deployed;
   }
 
   /** Removes a function, its versions and aliases; running invocations end. @throws KoineError `function-not-found` */
@@ -37,7 +57,7 @@ export class Platform {
       const versions = await catalogue.delete(ref);
       for (const version of versions) engine.retire(version);
       engine.forget(ref);
-      engine.useRuntimes(catalogue.runtimesInUse());
+      engine.useRuntimes(catalogue.runtimesInUse((spec) => engine.spareRuntimeOf(spec)));
     });
   }
 
@@ -107,19 +127,22 @@ export class Platform {
       for (const version of versions.values())
         if (version.spec.secrets.includes(name)) this.parts.engine.retire(version);
     }
+    await this.triggers.secretChanged(namespace, name);
     return result;
   }
 
   /** @throws KoineError `secret-not-found`, `not-acceptable-state` when a live version needs it */
   async deleteSecret(namespace: string, name: string): Promise<void> {
     const users = [...this.parts.catalogue.all()].filter(({ record, versions }) => {
-      const live = versions.get(record.liveVersion);
-      return record.namespace === namespace && live?.spec.secrets.includes(name) === true;
+      const spec = versions.get(record.liveVersion)?.spec;
+      if (record.namespace !== namespace || spec === undefined) return false;
+      return spec.secrets.includes(name) || destinationSecrets(spec.destinations, namespace).includes(name);
     });
     if (users.length > 0) {
       const names = users.map(({ record }) => record.name).join(", ");
       throw new KoineError("not-acceptable-state", { detail: `Secret '${name}' is used by ${names}` });
     }
+    this.triggers.checkSecretUnused(namespace, name);
     await this.parts.secrets.delete(namespace, name);
   }
 
@@ -136,26 +159,19 @@ export class Platform {
 
   /**
    * Accepts an invocation for later: on disk when this resolves.
-   * @throws KoineError `payload-too-large`, `too-many-requests`, `storage-full`
+   * @throws KoineError `payload-too-large`, `limit-exceeded`, `queue-full`, `dead-letters-full`, `storage-full`
    */
-  async enqueue(invocation: Invocation): Promise<void> {
-    const { limits, store, journal } = this.parts;
-    if (invocation.body.length > limits.asyncBodyBytesMax) {
-      throw new KoineError("payload-too-large", {
-        what: "an asynchronous invocation",
-        limit: limits.asyncBodyBytesMax,
-      });
-    }
-    this.resolve(invocation.ref);
-    await this.#checkQueue(invocation.ref.name);
-    await store.queue.enqueue([encodeQueued(invocation)]);
-    journal.activation(queuedActivation(invocation));
-    this.onEnqueued();
+  async enqueue(invocation: Invocation, options?: EnqueueOptions): Promise<Accepted> {
+    const [accepted] = await this.enqueueAll([{ invocation, options }]);
+    if (accepted === undefined) throw new KoineError("internal", { detail: "the queue answered nothing" });
+    return accepted;
   }
 
-  /** Runs one claimed invocation; the dispatcher settles it by the outcome. */
-  async runLease(lease: Lease, signal: AbortSignal): Promise<Outcome> {
-    return await runQueued(this.parts, lease.item, lease.attempt, signal);
+  /** Accepts several invocations in one commit: all of them, or none. @throws KoineError as `enqueue` */
+  async enqueueAll(items: readonly EnqueueItem[]): Promise<readonly Accepted[]> {
+    const accepted = await this.work.accept(items);
+    this.onEnqueued();
+    return accepted;
   }
 
   // What happened
@@ -171,6 +187,40 @@ export class Platform {
     const activation = await this.parts.store.log.get(id);
     if (activation === null || activation.namespace !== namespace) throw new KoineError("activation-not-found", { id });
     return activation;
+  }
+
+  /** What is known of an activation beside its record. */
+  async run(namespace: string, id: string): Promise<{ readonly activation: Activation; readonly state: RunState }> {
+    await this.parts.journal.catchUp();
+    const stored = await this.parts.store.log.get(id);
+    const state = await this.work.stateOf(id);
+    // What follows from another invocation has no record until it runs, and a crash may take one; what is in the queue is there all the same.
+    const activation = stored ?? recordOf(state);
+    if (activation === null || activation.namespace !== namespace) throw new KoineError("activation-not-found", { id });
+    return { activation, state };
+  }
+
+  /** Ends an invocation that waits or runs. @throws KoineError `activation-not-found`, `not-acceptable-state` */
+  async cancel(namespace: string, id: string): Promise<void> {
+    // One that runs for the first time, and is not asynchronous, has no record yet.
+    const stored = await this.parts.store.log.get(id);
+    if (stored !== null) await this.activation(namespace, id);
+    if (await this.work.cancel(namespace, id)) {
+      // What waited for it by its ordering key is due now.
+      this.onEnqueued();
+      return;
+    }
+    if (stored === null) throw new KoineError("activation-not-found", { id });
+    throw new KoineError("not-acceptable-state", { detail: `Activation '${id}' has ended already` });
+  }
+
+  /** Runs again what became a dead letter. @throws KoineError `activation-not-found`, `not-acceptable-state`, `queue-full` */
+  async replay(namespace: string, id: string): Promise<void> {
+    // A dead letter may outlive the record of its activation.
+    const letter = await this.parts.store.queue.deadLetter(id);
+    if (letter?.lane.startsWith(`${namespace}/`) !== true) await this.activation(namespace, id);
+    await this.work.replayRun(id);
+    this.onEnqueued();
   }
 
   async logs(query: LogQuery): Promise<readonly StoredLogRecord[]> {
@@ -198,22 +248,13 @@ export class Platform {
     return unused;
   }
 
-  /** Invocations at a time that the queue may run of one function. */
-  laneLimit(lane: string): number {
-    return this.parts.catalogue.liveVersion(lane)?.spec.reservedConcurrency ?? Number.POSITIVE_INFINITY;
-  }
-
-  /** The queue's length is looked up now and then: it is a bound, not a count. */
-  async #checkQueue(name: string): Promise<void> {
-    const { store, clock, limits } = this.parts;
-    if (this.#acceptedSinceLook++ >= LOOK_EVERY) {
-      this.#acceptedSinceLook = 0;
-      this.#waiting = (await store.queue.state(clock.nowMs())).waiting;
-    }
-    if (this.#waiting + this.#acceptedSinceLook > limits.queueLengthMax) {
-      this.#acceptedSinceLook = LOOK_EVERY;
-      throw new KoineError("too-many-requests", { name });
-    }
+  /** Lets go of images that no version names; answers how many. */
+  async sweepImages(): Promise<number> {
+    const { catalogue, images } = this.parts;
+    const needed = [...catalogue.all()].flatMap(({ versions }) =>
+      [...versions.values()].flatMap(({ spec }) => spec.image ?? []),
+    );
+    return await images.keepOnly(new Set(needed));
   }
 
   #checkVersion(ref: FunctionRef, number: number): void {
@@ -228,6 +269,12 @@ export class Platform {
       await catalogue.put({ ...record, aliases: change(record.aliases), updatedAtMs: clock.nowMs() });
     });
   }
+}
+
+function topicPublisher({ topics }: Triggers): TopicPublisher {
+  return {
+    publish: async ({ namespace, topic, event }) => void (await topics.publish(namespace, topic, [event])),
+  };
 }
 
 function byName(a: Alias, b: Alias): number {

@@ -30,6 +30,8 @@ export class Secrets {
   readonly #sealer: Sealer;
   readonly #limits: Limits;
   #changes = 0;
+  /** Has everybody elsewhere who keeps an opened secret forget it, and retire what runs with it; a change is over when all have. */
+  onChanged: ((namespace: string, name: string) => Promise<void>) | null = null;
 
   constructor(store: Store, sealer: Sealer, limits: Limits) {
     this.#store = store;
@@ -52,7 +54,7 @@ export class Secrets {
     const before = await this.#store.values.get(SECRETS, key);
     const createdAtMs = before === null ? nowMs : (before.value as StoredSecret).createdAtMs;
     const stored: StoredSecret = { sealed: this.#sealer.seal(value, key), createdAtMs, updatedAtMs: nowMs };
-    await this.#change(key, stored);
+    await this.#change(namespace, name, stored);
     return { created: before === null, entry: { name, createdAtMs, updatedAtMs: nowMs } };
   }
 
@@ -77,7 +79,7 @@ export class Secrets {
     const key = `${namespace}/${name}`;
     if ((await this.#store.values.get(SECRETS, key)) === null)
       throw new KoineError("secret-not-found", { name, namespace });
-    await this.#change(key, null);
+    await this.#change(namespace, name, null);
   }
 
   /** The values of named secrets, for an instance's environment. @throws KoineError `secret-not-found` */
@@ -97,10 +99,12 @@ export class Secrets {
     return this.#changes;
   }
 
-  async #change(key: string, value: StoredSecret | null): Promise<void> {
+  async #change(namespace: string, name: string, value: StoredSecret | null): Promise<void> {
+    const key = `${namespace}/${name}`;
     // Before and after, since whoever opens it meanwhile may see the old value.
     this.#changes++;
     await this.#store.values.commit([{ collection: SECRETS, key, value, expect: "any" }]);
     this.#changes++;
+    await this.onChanged?.(namespace, name);
   }
 }

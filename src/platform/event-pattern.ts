@@ -1,0 +1,1 @@
+export { compilePattern } from "../triggers/pattern.ts";
