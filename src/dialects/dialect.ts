@@ -12,6 +12,8 @@ export interface GatewayRequest {
   readonly query: string;
   readonly headers: RequestHeaders;
   readonly remoteAddress: string;
+  /** The protocol that the client wants to switch to. After an answer of 101 that is begun, the bodies are its bytes. */
+  readonly upgrade?: string;
   readonly body: RequestBody;
   readonly response: GatewayResponse;
   /** Null: nobody in particular (authentication is configured and the request carries none). */
@@ -98,12 +100,28 @@ export interface HandlerAdapters {
   readonly models: Readonly<Record<string, readonly string[]>>;
 }
 
+/** The part of a dialect that runs functions and answers with what they answer: it needs no store and works in every engine of a platform. */
+export interface CallDialect {
+  /** Whether it takes the request. On the path of every request where there are several engines. */
+  covers(request: GatewayRequest): boolean;
+  handle(request: GatewayRequest): boolean;
+}
+
 /** Another platform's way of speaking: its API, events, project files and handler models. */
 export interface Dialect {
   readonly name: string;
   /** Answers true when it has taken the request; it then answers it itself. Must be cheap: it is on the path of every request. */
   handle(request: GatewayRequest): boolean;
+  /**
+   * As `handle`, for requests whose senders prove who they are in a way of their own: asked before the platform looks who its caller is, and
+   * `caller` is null. Must be as cheap.
+   */
+  handleForeign?(request: GatewayRequest): boolean;
   readonly adapters: HandlerAdapters | null;
+  /** Begins what the dialect does by itself, such as handing on what waits in its queues; called once, when the platform can run functions. */
+  start?(): void;
+  /** Ends that; resolves when nothing of it runs any more. */
+  close?(): Promise<void>;
   /** Paths and schemas for `/openapi.json`, where the dialect has an API described by schemas. */
   openapi?(): Readonly<Record<string, unknown>>;
 }

@@ -1,8 +1,10 @@
 import { type ErrorBody, invocationHeaders } from "../core/api.ts";
-import type { ErrorReport, KoineError } from "../core/errors.ts";
+import type { ErrorCode, ErrorReport, KoineError } from "../core/errors.ts";
 import { AnswerHead, type GatewayRequest } from "./dialect.ts";
 
 const RETRY_AFTER_SECONDS = 1;
+/** Where a second would be too early. */
+const LATER_SECONDS: Readonly<Partial<Record<ErrorCode, number>>> = { "queue-full": 10, "dead-letters-full": 60 };
 
 /** A JSON answer. */
 export function respondJson(
@@ -48,7 +50,8 @@ export function respondErrorReport(
 /** The headers that come with an error, beside those of every answer. */
 export function errorHeaders(status: number, report: ErrorReport): readonly string[] {
   const headers: string[] = [invocationHeaders.error, report.code];
-  if (status === 429 || status === 503) headers.push("Retry-After", String(RETRY_AFTER_SECONDS));
+  if (status === 429 || status === 503)
+    headers.push("Retry-After", String(LATER_SECONDS[report.code] ?? RETRY_AFTER_SECONDS));
   if (report.code === "method-not-allowed") headers.push("Allow", String(report.values?.["allowed"] ?? ""));
   if (status === 401) headers.push("WWW-Authenticate", 'Bearer realm="koine"');
   return [...headers, "Content-Type", "application/json; charset=utf-8"];

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import { invocationHeaders } from "../core/api.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
@@ -9,17 +10,22 @@ import type { Dialect } from "../dialects/dialect.ts";
 import { errorBody, errorHeaders, respondError, respondJson, respondText } from "../dialects/respond.ts";
 import type { Access } from "./access.ts";
 import type { EdgeRequest } from "./edge-request.ts";
-import { Http1Front } from "./http1/front.ts";
+import { Http1Front, type ListenOptions } from "./http1/front.ts";
 import { NodeExchange } from "./node-exchange.ts";
+import { asksForUpgrade, UpgradeExchange } from "./upgrade-exchange.ts";
 
 export interface GatewayParts {
   readonly access: Access;
   /** In the order in which they are asked. */
-  readonly dialects: readonly Dialect[];
+  readonly dialects: readonly Pick<Dialect, "handle" | "handleForeign">[];
   readonly telemetry: Telemetry;
   readonly logger: Logger;
   readonly limits: Limits;
   readonly openapi: () => Readonly<Record<string, unknown>>;
+  /** Where a platform has several engines: sees every request but those for its health first, and lets `answer` have it at once, later or never. */
+  readonly route?: (request: EdgeRequest, answer: (request: EdgeRequest) => void) => void;
+  /** The figures of all engines; absent: there is one. */
+  readonly metrics?: () => Promise<string>;
 }
 
 /**
@@ -31,6 +37,7 @@ export class Gateway {
   readonly #front: Http1Front;
   readonly #requests: Counter;
   readonly #refused: Counter;
+  readonly #upgraded = new Set<Duplex>();
   #ready = false;
 
   constructor(parts: GatewayParts) {
@@ -54,8 +61,18 @@ export class Gateway {
   }
 
   /** Begins to accept connections; answers the address. @throws KoineError `port-in-use`, `invalid-configuration` */
-  async listen(port: number, host: string): Promise<AddressInfo> {
-    return await this.#front.listen(port, host);
+  async listen(port: number, host: string, options: ListenOptions = {}): Promise<AddressInfo> {
+    return await this.#front.listen(port, host, options);
+  }
+
+  /** Connections that are open. */
+  get connections(): number {
+    return this.#front.connections;
+  }
+
+  /** Answers a request that another engine has received and counted. */
+  passedOn(request: EdgeRequest): void {
+    this.#answerOrRefuse(request);
   }
 
   /** Says whether `/readyz` answers 200. */
@@ -66,6 +83,11 @@ export class Gateway {
   /** Takes no more connections; what is under way may end until the signal aborts. */
   async close(signal: AbortSignal): Promise<void> {
     this.#ready = false;
+    const abort = (): void => {
+      for (const socket of this.#upgraded) socket.destroy();
+    };
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort, { once: true });
     await this.#front.close(signal);
   }
 
@@ -78,7 +100,9 @@ export class Gateway {
       requestTimeout: 0,
       // Refused by `#handleNode`, in the platform's own words.
       requireHostHeader: false,
+      shouldUpgradeCallback: asksForUpgrade,
     });
+    server.on("upgrade", (incoming, socket, first) => this.#handleUpgrade(incoming, socket, first));
     server.on("request", (incoming, response) => this.#handleNode(incoming, response));
     // Their bytes are bounded; their count need not be.
     server.maxHeadersCount = 0;
@@ -108,7 +132,16 @@ export class Gateway {
   #handleNode(incoming: IncomingMessage, response: ServerResponse): void {
     if (this.#front.closing) response.shouldKeepAlive = false;
     const { slow, unwantedBytesMax } = this.#front;
-    const request = new NodeExchange(incoming, response, { slow, unwantedBytesMax });
+    this.#handleHosted(incoming, new NodeExchange(incoming, response, { slow, unwantedBytesMax }));
+  }
+
+  #handleUpgrade(incoming: IncomingMessage, socket: Duplex, first: Buffer): void {
+    this.#upgraded.add(socket);
+    socket.once("close", () => this.#upgraded.delete(socket));
+    this.#handleHosted(incoming, new UpgradeExchange(incoming, socket, first));
+  }
+
+  #handleHosted(incoming: IncomingMessage, request: EdgeRequest): void {
     const hosts = request.headers.count("host");
     if (hosts === 1 || (hosts === 0 && incoming.httpVersion === "1.0")) {
       this.#handle(request);
@@ -121,8 +154,17 @@ export class Gateway {
 
   #handle(request: EdgeRequest): void {
     this.#requests.add();
+    const { route } = this.#parts;
+    if (this.#health(request)) return;
+    if (route === undefined) this.#answerOrRefuse(request);
+    else route(request, this.#answer);
+  }
+
+  readonly #answer = (request: EdgeRequest): void => this.#answerOrRefuse(request);
+
+  #answerOrRefuse(request: EdgeRequest): void {
     try {
-      if (this.#health(request)) return;
+      for (const dialect of this.#parts.dialects) if (dialect.handleForeign?.(request) === true) return;
       request.caller = this.#parts.access.identify(request.headers);
       if (this.#own(request)) return;
       for (const dialect of this.#parts.dialects) if (dialect.handle(request)) return;
@@ -150,13 +192,19 @@ export class Gateway {
     if (caller === null || !caller.rights.has("read")) throw new KoineError("unauthorized");
     if (path === "/openapi.json") respondJson(request, { status: 200, body: this.#parts.openapi() });
     else if (caller.namespace !== null) throw new KoineError("forbidden", { detail: "metrics cover all namespaces" });
-    else
-      respondText(request, {
-        status: 200,
-        text: this.#parts.telemetry.render(),
-        contentType: "text/plain; version=0.0.4; charset=utf-8",
-      });
+    else this.#respondMetrics(request);
     return true;
+  }
+
+  #respondMetrics(request: EdgeRequest): void {
+    const contentType = "text/plain; version=0.0.4; charset=utf-8";
+    const { metrics, telemetry } = this.#parts;
+    if (metrics === undefined) respondText(request, { status: 200, text: telemetry.render(), contentType });
+    else
+      metrics().then(
+        (text) => respondText(request, { status: 200, text, contentType }),
+        (thrown: unknown) => respondError(request, toKoineError(thrown)),
+      );
   }
 }
 

@@ -8,8 +8,16 @@ import { createIam } from "./iam/iam.ts";
 import { Archives } from "./lambda/archives.ts";
 import { LambdaFunctions } from "./lambda/functions.ts";
 import { createLambda } from "./lambda/lambda.ts";
+import { LATEST } from "./lambda/records.ts";
 import { Layers } from "./lambda/layers.ts";
 import { FunctionUrls } from "./lambda/urls.ts";
+import type { CodeLocation } from "./lambda/operations/functions.ts";
+import { LogGroups } from "./logs/groups.ts";
+import { LogLines } from "./logs/lines.ts";
+import { createLogs } from "./logs/logs.ts";
+import { Pollers } from "./mappings/pollers.ts";
+import { Mappings } from "./mappings/records.ts";
+import { createMonitoring } from "./monitoring/monitoring.ts";
 import { Queues } from "./sqs/queues.ts";
 import { createSqs } from "./sqs/sqs.ts";
 import { createSts } from "./sts/sts.ts";
@@ -31,16 +39,32 @@ export async function createAwsDialect(platform: Platform, sealer: Sealer): Prom
   // An object store of this dialect would be another source of code.
   const functions = new LambdaFunctions(platform, await FunctionUrls.open(store.values), { object: async () => null });
   const layers = new Layers(store.values, packages);
+  const queues = await Queues.open(store.values, clock);
+  const mappings = await Mappings.open(store.values);
+  const pollers = new Pollers(mappings, queues, functions);
+  const locate: CodeLocation = (digest, { request }) => archives.locate(digest, request.headers.origin);
   const services = [
-    createLambda(functions, layers, (digest, { request }) => archives.locate(digest, request.headers.origin)),
+    createLambda({ functions, layers, mappings, queues, locate }),
     createIam({ directory, access }),
     createSts({ directory, access }),
-    createSqs(await Queues.open(store.values, clock)),
+    createSqs(queues),
+    createMonitoring(platform),
+    createLogs(new LogGroups(store.values), new LogLines(platform, versionsIn(functions))),
   ];
   const endpoint = new AwsEndpoint({ services, identities: access, policies: access, nowMs, supervise, logger });
   return {
     name: "aws",
     adapters: awsAdapters,
     handle: (request) => archives.handle(request, supervise) || endpoint.handle(request),
+    start: () => pollers.start(),
+    close: async () => await pollers.close(),
+  };
+}
+
+/** How the API numbers a version of the platform: `$LATEST` unless it was published. */
+function versionsIn(functions: LambdaFunctions) {
+  return async (namespace: string, name: string, number: number): Promise<string> => {
+    const record = await functions.records.find(namespace, name);
+    return record?.published.find((each) => each.number === number)?.version ?? LATEST;
   };
 }

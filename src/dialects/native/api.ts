@@ -1,5 +1,5 @@
 import { Readable } from "node:stream";
-import type { CodeView, FunctionView, Page } from "../../core/api.ts";
+import type { CodeView, EngineView, FunctionView, Page } from "../../core/api.ts";
 import { KoineError } from "../../core/errors.ts";
 import type { FunctionRef } from "../../core/function.ts";
 import { isId } from "../../core/ids.ts";
@@ -7,11 +7,22 @@ import type { Platform } from "../../platform/platform.ts";
 import type { Calls } from "./calls.ts";
 import { deployAction, logsAction, resultAction } from "./actions.ts";
 import { refOf, refWithin } from "./address.ts";
+import { deadLetterRoutes } from "./dead-letters.ts";
 import { AnswerHeads } from "./http-responder.ts";
 import { piecesOf } from "../request-body.ts";
 import { route, type Route, type RouteAnswer } from "./router.ts";
 import * as schemas from "./schemas.ts";
-import { activationView, aliasView, functionView, logView, rfc3339, secretView, versionView } from "./views.ts";
+import { triggerRoutes } from "./triggers.ts";
+import {
+  activationView,
+  aliasView,
+  functionView,
+  logView,
+  rfc3339,
+  runView,
+  secretView,
+  versionView,
+} from "./views.ts";
 
 /** What the API tells about the platform as a whole; `compose.ts` knows it. */
 export interface PlatformFacts {
@@ -21,6 +32,7 @@ export interface PlatformFacts {
   readonly sandbox: string;
   readonly authentication: boolean;
   readonly memoryBudgetBytes: number;
+  engines(): readonly EngineView[];
   doctor(): Promise<
     readonly { readonly ability: string; readonly holds: boolean; readonly detail: string; readonly remedy: string }[]
   >;
@@ -35,7 +47,9 @@ export function apiRoutes(platform: Platform, calls: Calls, facts: PlatformFacts
     ...functionRoutes(platform, calls),
     ...versionRoutes(platform),
     ...historyRoutes(platform),
+    ...deadLetterRoutes(platform),
     ...secretRoutes(platform),
+    ...triggerRoutes(platform),
   ];
 }
 
@@ -64,6 +78,7 @@ function platformRoutes(platform: Platform, facts: PlatformFacts): readonly Rout
           spares: engine.spares(),
           memory: { usedBytes: engine.memoryBytes, budgetBytes: facts.memoryBudgetBytes },
           queue: { waiting, leased, dead },
+          engines: facts.engines(),
         };
         return { status: 200, body };
       },
@@ -271,12 +286,27 @@ function historyRoutes(platform: Platform): readonly Route[] {
     ),
     route(
       `GET ${ACTIVATION}`,
-      { right: "read", summary: "One invocation.", answers: "ActivationView" },
+      { right: "read", summary: "One invocation, with its attempts.", answers: "RunView" },
       async ({ parameters }) => {
-        return {
-          status: 200,
-          body: activationView(await platform.activation(parameters["ns"] ?? "", parameters["id"] ?? "")),
-        };
+        const { activation, state } = await platform.run(parameters["ns"] ?? "", parameters["id"] ?? "");
+        return { status: 200, body: runView(activation, state) };
+      },
+    ),
+    route(
+      `POST ${ACTIVATION}/cancel`,
+      { right: "invoke", summary: "Ends an invocation that waits or runs.", answers: "Nothing." },
+      async ({ parameters }) => {
+        await platform.cancel(parameters["ns"] ?? "", parameters["id"] ?? "");
+        return { status: 204 };
+      },
+    ),
+    route(
+      `POST ${ACTIVATION}/replay`,
+      { right: "invoke", summary: "Runs a dead letter again, under its id.", answers: "InvokeAccepted" },
+      async ({ parameters }) => {
+        const id = parameters["id"] ?? "";
+        await platform.replay(parameters["ns"] ?? "", id);
+        return { status: 202, body: { activationId: id } };
       },
     ),
     route(

@@ -1,13 +1,15 @@
+import type { InvokeAccepted } from "../../core/api.ts";
 import { KoineError, toKoineError } from "../../core/errors.ts";
 import { DEFAULT_NAMESPACE, type FunctionRef, type Version } from "../../core/function.ts";
 import { type Call, type Caller, type Invocation, mayInvoke } from "../../core/invocation.ts";
 import type { Limits } from "../../core/limits.ts";
 import type { Platform } from "../../platform/platform.ts";
-import type { GatewayRequest } from "../dialect.ts";
+import type { BodyReader, CallDialect, GatewayRequest } from "../dialect.ts";
 import type { RequestHeaders } from "../request-headers.ts";
 import { wholeOf } from "../request-body.ts";
 import { respondError, respondJson } from "../respond.ts";
 import { decodeSegment, refWithin } from "./address.ts";
+import { enqueueOptionsOf } from "./enqueue-options.ts";
 import { AnswerHeads, HttpResponder } from "./http-responder.ts";
 
 const EMPTY = Buffer.alloc(0);
@@ -25,15 +27,39 @@ interface Manner {
   readonly later: boolean;
 }
 
+/** What calls need of the platform; every engine has it. */
+export interface CallsPlatform extends Pick<Platform, "resolve" | "invoke" | "enqueue"> {
+  readonly parts: Pick<Platform["parts"], "limits" | "supervise">;
+}
+
 /** Calls of functions over HTTP: `/fn/NAME[:qualifier]/path` and `/ns/NS/fn/NAME[:qualifier]/path`. */
-export class Calls {
-  readonly #platform: Platform;
+export class Calls implements CallDialect {
+  readonly #platform: CallsPlatform;
   readonly #limits: Limits;
   readonly #targets = new Map<string, Target>();
 
-  constructor(platform: Platform) {
+  constructor(platform: CallsPlatform) {
     this.#platform = platform;
     this.#limits = platform.parts.limits;
+  }
+
+  /** Calls that are answered later are the queue's, and what may ask the platform from inside runs where the platform is. */
+  covers({ path, headers }: GatewayRequest): boolean {
+    if (!path.startsWith("/fn/") && !(path.startsWith("/ns/") && path.includes("/fn/", 4))) return false;
+    return !prefersLater(headers.get("prefer")) && !this.#asksFromInside(path);
+  }
+
+  #asksFromInside(path: string): boolean {
+    const nameAt = path.startsWith("/fn/") ? 4 : path.indexOf("/fn/", 4) + 4;
+    const namespace = nameAt === 4 ? DEFAULT_NAMESPACE : path.slice(4, nameAt - 4);
+    const slash = path.indexOf("/", nameAt);
+    try {
+      const { ref } = this.#target(slash < 0 ? path : path.slice(0, slash), namespace, nameAt);
+      return this.#platform.resolve(ref).spec.allow !== undefined;
+    } catch {
+      // Whoever answers says what is wrong.
+      return false;
+    }
   }
 
   /** Answers false for paths that are not calls. */
@@ -65,6 +91,7 @@ export class Calls {
       basePath,
       origin: headers.origin,
       remoteAddress: request.remoteAddress,
+      upgrade: later ? undefined : request.upgrade,
     };
     this.start(request, target, { call, later });
     return true;
@@ -83,7 +110,10 @@ export class Calls {
       if (manner.later) this.#accept(request, invocation);
       else this.#run(request, version, { invocation, heads: target.heads });
     };
-    if (body.whole !== null) run(body.whole);
+    // Handlers of ours answer such requests like any; a program of the user's may switch.
+    if (request.upgrade !== undefined && !manner.later && version.spec.protocol !== undefined)
+      this.#runStreaming(request, version, { target, manner });
+    else if (body.whole !== null) run(body.whole);
     else if (manner.later || (body.lengthBytes !== null && length <= this.#limits.inlineBodyBytesMax))
       this.#gather(request, limit, run);
     else this.#runStreaming(request, version, { target, manner });
@@ -111,15 +141,18 @@ export class Calls {
     const { exchange } = responder;
     responder.onDrained = () => body.resume();
     let bytes = 0;
-    body.read({
+    const reader: BodyReader = {
       piece: (chunk) => {
         bytes += chunk.length;
-        if (bytes > limit) responder.refuse(new KoineError("payload-too-large", { what: "an invocation", limit }));
+        if (bytes > limit && request.upgrade === undefined)
+          responder.refuse(new KoineError("payload-too-large", { what: "an invocation", limit }));
         else if (exchange?.write(chunk) === false) body.pause();
       },
       completed: () => exchange?.end(),
       cut: () => exchange?.cancel(),
-    });
+    };
+    if (request.upgrade === undefined) body.read(reader);
+    else responder.onSwitched = () => body.read(reader);
   }
 
   /** Collects a body up to a limit, then goes on; a client that leaves in between has started nothing. */
@@ -131,12 +164,13 @@ export class Calls {
   }
 
   #accept(request: GatewayRequest, invocation: Invocation): void {
-    const { id } = request;
-    const answered = this.#platform.enqueue(invocation).then(
-      () => {
+    const options = enqueueOptionsOf(request.headers, request.receivedAtMs);
+    const answered = this.#platform.enqueue(invocation, options).then(
+      ({ activationId: id, duplicate }) => {
         const location = `/v1/namespaces/${invocation.ref.namespace}/activations/${id}`;
         const headers = ["Location", location, "Preference-Applied", "respond-async"];
-        respondJson(request, { status: 202, body: { activationId: id }, headers });
+        const body: InvokeAccepted = { activationId: id, ...(duplicate ? { duplicate } : {}) };
+        respondJson(request, { status: 202, body, headers });
       },
       (thrown: unknown) => respondError(request, toKoineError(thrown)),
     );

@@ -24,6 +24,7 @@ const NOT_FORWARDED = new Set([
   "upgrade",
   ...Object.values(invocationHeaders),
 ]);
+const SWITCHING = 101;
 const LENGTH = /^[0-9]{1,15}$/;
 
 /**
@@ -55,7 +56,8 @@ function answerHead({ status, headers }: ResponseHead, start: StartKind, version
     const name = headers[index] ?? "";
     const lower = name.toLowerCase();
     if (lower === "content-length") lengths.push(headers[index + 1] ?? "");
-    if (!NOT_FORWARDED.has(lower)) sent.push(name, headers[index + 1] ?? "");
+    if (!NOT_FORWARDED.has(lower) || (status === SWITCHING && lower === "upgrade"))
+      sent.push(name, headers[index + 1] ?? "");
   }
   sent.push(invocationHeaders.start, start, invocationHeaders.version, String(version));
   const [length] = lengths;
@@ -71,6 +73,8 @@ export class HttpResponder implements Responder, ResponseListener {
   exchange: Exchange | null = null;
   /** Called when the instance can take more of the request's body. */
   onDrained: (() => void) | null = null;
+  /** Called when the connection has switched to the protocol that the request asked for. */
+  onSwitched: (() => void) | null = null;
   readonly #request: GatewayRequest;
   readonly #response: GatewayResponse;
   readonly #version: number;
@@ -92,6 +96,10 @@ export class HttpResponder implements Responder, ResponseListener {
 
   head(head: ResponseHead, start: StartKind): void {
     this.#head = this.#heads.of(head, start, this.#version);
+    if (head.status !== SWITCHING || this.#request.upgrade === undefined) return;
+    // The client speaks first, and not before it has seen this.
+    this.#begin();
+    this.onSwitched?.();
   }
 
   body(chunk: Buffer, last = false): boolean {

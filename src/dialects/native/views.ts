@@ -1,4 +1,13 @@
-import type { ActivationView, AliasView, FunctionView, LogView, SecretView, VersionView } from "../../core/api.ts";
+import type {
+  ActivationView,
+  AliasView,
+  AttemptView,
+  FunctionView,
+  LogView,
+  RunView,
+  SecretView,
+  VersionView,
+} from "../../core/api.ts";
 import {
   type Alias,
   DEFAULT_NAMESPACE,
@@ -6,7 +15,8 @@ import {
   type FunctionRecord,
   type Version,
 } from "../../core/function.ts";
-import type { Activation } from "../../core/invocation.ts";
+import type { Activation, Attempt } from "../../core/invocation.ts";
+import type { RunState } from "../../platform/async-work.ts";
 import type { Platform } from "../../platform/platform.ts";
 import type { SecretEntry } from "../../platform/secrets.ts";
 import type { StoredLogRecord } from "../../store/store.ts";
@@ -53,6 +63,19 @@ export function aliasView(alias: Alias): AliasView {
 export function activationView(activation: Activation): ActivationView {
   const { startedAtMs, ...rest } = activation;
   return { ...rest, startedAt: rfc3339(startedAtMs) };
+}
+
+export function attemptView({ startedAtMs, endedAtMs, ...rest }: Attempt): AttemptView {
+  return { ...rest, startedAt: rfc3339(startedAtMs), endedAt: rfc3339(endedAtMs) };
+}
+
+export function runView(activation: Activation, { attempts, queued, isDead }: RunState): RunView {
+  return {
+    ...activationView(activation),
+    attempts: attempts.map(attemptView),
+    queued: queued === null ? null : { running: queued.leased, dueAt: rfc3339(queued.item.dueAtMs) },
+    deadLetter: isDead,
+  };
 }
 
 export function logView(record: StoredLogRecord): LogView {

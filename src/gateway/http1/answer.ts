@@ -1,14 +1,16 @@
 import { STATUS_CODES } from "node:http";
+import { invocationHeaders } from "../../core/api.ts";
 import { KoineError } from "../../core/errors.ts";
 import type { AnswerHead } from "../../dialects/dialect.ts";
 
 /** How an answer says where its body ends. */
 export type Framing = "none" | "length" | "chunked";
 
+const REQUEST_ID = `${invocationHeaders.requestId}: `;
 const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
 
-/** Status line and headers of an answer, made once for each head. */
+/** Status line and headers of an answer up to the value of the request's id, made once for each head. */
 export function renderHead(head: AnswerHead): string {
   if (head.rendered !== null) return head.rendered;
   let text = `HTTP/1.1 ${head.status} ${STATUS_CODES[head.status] ?? ""}\r\n`;
@@ -20,8 +22,13 @@ export function renderHead(head: AnswerHead): string {
       throw new KoineError("internal", { detail: `header '${name}' of an answer cannot be sent` });
     text += `${name}: ${value}\r\n`;
   }
-  head.rendered = text;
-  return text;
+  head.rendered = flat(text + REQUEST_ID);
+  return head.rendered;
+}
+
+/** In one piece: what was joined would be copied together for each answer anew. */
+function flat(text: string): string {
+  return Buffer.from(text, "latin1").toString("latin1");
 }
 
 /** Statuses whose answers have no body, whatever the headers say. */
@@ -35,9 +42,23 @@ export class HeadTail {
   #second = 0;
   #keeping = "";
   #closing = "";
+  #lengthBytes = -1;
+  #lengthTail = "";
+  #lengthText = "";
 
   constructor(keepAliveMs: number) {
     this.#keepAlive = `Connection: keep-alive\r\nKeep-Alive: timeout=${Math.floor(keepAliveMs / 1_000)}\r\n\r\n`;
+  }
+
+  /** The same behind the length of the body. Answers of one kind mostly have the same length. */
+  withLength(lengthBytes: number, nowMs: number, closes: boolean): string {
+    const tail = this.at(nowMs, closes);
+    if (lengthBytes !== this.#lengthBytes || tail !== this.#lengthTail) {
+      this.#lengthBytes = lengthBytes;
+      this.#lengthTail = tail;
+      this.#lengthText = flat(`Content-Length: ${lengthBytes}\r\n${tail}`);
+    }
+    return this.#lengthText;
   }
 
   /** Date, and whether the connection stays open, with the empty line. */

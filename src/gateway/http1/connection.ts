@@ -113,8 +113,10 @@ export class Http1Connection extends Timed implements ExchangeOwner {
     return this.#host.closing || (exchange === this.#receiving && this.#bodyMissing > this.#host.unwantedBytesMax);
   }
 
-  tail(closes: boolean): string {
-    return this.#host.tail.at(this.#host.nowMs(), closes);
+  tail(closes: boolean, lengthBytes: number | null): string {
+    const { tail } = this.#host;
+    const nowMs = this.#host.nowMs();
+    return lengthBytes === null ? tail.at(nowMs, closes) : tail.withLength(lengthBytes, nowMs, closes);
   }
 
   put(exchange: Http1Exchange, text: string, bytes: Buffer | null): boolean {

@@ -1,6 +1,5 @@
 import type { Caller } from "../../core/invocation.ts";
 import { newId } from "../../core/ids.ts";
-import { invocationHeaders } from "../../core/api.ts";
 import type { AnswerHead, BodyReader, GatewayResponse, RequestBody, ResponseListener } from "../../dialects/dialect.ts";
 import type { RequestHeaders } from "../../dialects/request-headers.ts";
 import type { EdgeRequest } from "../edge-request.ts";
@@ -10,8 +9,8 @@ import type { RequestHead } from "./reader.ts";
 /** What an exchange needs of its connection. */
 export interface ExchangeOwner {
   readonly remoteAddress: string;
-  /** Lines that end a head. */
-  tail(closes: boolean): string;
+  /** Lines that end a head, with the length of the body where it is known. */
+  tail(closes: boolean, lengthBytes: number | null): string;
   /** Whether the connection is to end with this answer, for reasons of its own. */
   ending(exchange: Http1Exchange): boolean;
   /** Sends a part of an answer, in its turn; answers false when the client cannot take more now. */
@@ -27,7 +26,6 @@ export interface ExchangeOwner {
 const EMPTY = Buffer.alloc(0);
 /** Bodies up to this size leave in one piece with their head; copying them costs less than a second buffer in the write. */
 const JOINED_BYTES_MAX = 16_384;
-const REQUEST_ID = `${invocationHeaders.requestId}: `;
 
 /** One request and its answer on a connection. The contract's three views of it are one object: there is one for every request. */
 export class Http1Exchange implements EdgeRequest, RequestBody, GatewayResponse {
@@ -122,9 +120,9 @@ export class Http1Exchange implements EdgeRequest, RequestBody, GatewayResponse 
     const bytes = typeof body === "string" ? Buffer.from(body) : body;
     const length = announcedLength(head, this.method, bytes);
     const sent = this.method === "HEAD" || isBodiless(head.status) ? null : bytes;
-    let text = this.#headText(head);
-    if (length !== null) text += `Content-Length: ${length}\r\n`;
-    text += this.#owner.tail(this.closes);
+    // The head says whether the connection closes, so it comes first.
+    const begin = this.#headText(head);
+    const text = begin + this.#owner.tail(this.closes, length);
     this.#answer = "complete";
     if (sent === null || sent.length === 0) this.#owner.put(this, text, null);
     else if (sent.length <= JOINED_BYTES_MAX) this.#owner.put(this, text + sent.toString("latin1"), null);
@@ -147,7 +145,7 @@ export class Http1Exchange implements EdgeRequest, RequestBody, GatewayResponse 
       text += `Content-Length: ${head.lengthBytes}\r\n`;
     }
     this.#answer = "begun";
-    this.#owner.put(this, text + this.#owner.tail(this.closes), null);
+    this.#owner.put(this, text + this.#owner.tail(this.closes, null), null);
   }
 
   write(chunk: Buffer | string): boolean {
@@ -221,7 +219,7 @@ export class Http1Exchange implements EdgeRequest, RequestBody, GatewayResponse 
   }
 
   #headText(head: AnswerHead): string {
-    const text = `${renderHead(head)}${REQUEST_ID}${this.id}\r\n`;
+    const text = `${renderHead(head)}${this.id}\r\n`;
     if (head.closes || this.#owner.ending(this)) this.closes = true;
     return text;
   }

@@ -1,4 +1,4 @@
-import type { AddressInfo, Socket } from "node:net";
+import { type AddressInfo, createServer, type Server as NetServer, type Socket } from "node:net";
 import type { Server } from "node:http";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { KoineError } from "../../core/errors.ts";
@@ -26,6 +26,14 @@ export interface FrontEvents {
   handle(request: EdgeRequest): void;
   /** The whole answer for a client that took too long, status line and all. */
   tooSlow(): string;
+}
+
+export interface ListenOptions {
+  /**
+   * Several processes of the same user listen on the same port, and the kernel divides connections among them: the first, which makes sure that nobody
+   * else does, or a further one.
+   */
+  readonly shared?: "first" | "further";
 }
 
 /**
@@ -67,23 +75,17 @@ export class Http1Front implements ConnectionHost {
   }
 
   /** Begins to accept connections; answers the address. @throws KoineError `port-in-use`, `invalid-configuration` */
-  async listen(port: number, host: string): Promise<AddressInfo> {
-    await new Promise<void>((resolve, reject) => {
-      const failed = (error: NodeJS.ErrnoException): void => {
-        const detail = `cannot listen on ${host}:${port}: ${error.message}`;
-        if (error.code === "EADDRINUSE") reject(new KoineError("port-in-use", { port, host }, { cause: error }));
-        else reject(new KoineError("invalid-configuration", { detail }, { cause: error }));
-      };
-      this.#server.once("error", failed);
-      this.#server.listen({ port, host, backlog: 1_024 }, () => {
-        this.#server.off("error", failed);
-        resolve();
-      });
+  async listen(port: number, host: string, { shared }: ListenOptions = {}): Promise<AddressInfo> {
+    return await listenOn(this.#server, {
+      port: shared === "first" ? await freePort(port, host) : port,
+      host,
+      reusePort: shared !== undefined,
     });
-    const address = this.#server.address();
-    if (address === null || typeof address === "string")
-      throw new KoineError("internal", { detail: "the server has no address" });
-    return address;
+  }
+
+  /** Connections that are served here. */
+  get connections(): number {
+    return this.#connections.size;
   }
 
   /** Takes no more connections; what is under way may end until the signal aborts. */
@@ -130,4 +132,35 @@ export class Http1Front implements ConnectionHost {
   gone(connection: Http1Connection): void {
     this.#connections.delete(connection);
   }
+}
+
+/** @throws KoineError `port-in-use`, `invalid-configuration` */
+async function listenOn(
+  server: NetServer,
+  { port, host, reusePort }: { readonly port: number; readonly host: string; readonly reusePort: boolean },
+): Promise<AddressInfo> {
+  await new Promise<void>((resolve, reject) => {
+    const failed = (error: NodeJS.ErrnoException): void => {
+      const detail = `cannot listen on ${host}:${port}: ${error.message}`;
+      if (error.code === "EADDRINUSE") reject(new KoineError("port-in-use", { port, host }, { cause: error }));
+      else reject(new KoineError("invalid-configuration", { detail }, { cause: error }));
+    };
+    server.once("error", failed);
+    server.listen({ port, host, backlog: 1_024, reusePort }, () => {
+      server.off("error", failed);
+      resolve();
+    });
+  });
+  const address = server.address();
+  if (address === null || typeof address === "string")
+    throw new KoineError("internal", { detail: "the server has no address" });
+  return address;
+}
+
+/** Who shares a port is not told that another platform shares it too: so it is looked at without sharing first. */
+async function freePort(port: number, host: string): Promise<number> {
+  const server = createServer();
+  const address = await listenOn(server, { port, host, reusePort: false });
+  await new Promise((resolve) => server.close(resolve));
+  return address.port;
 }

@@ -9,6 +9,9 @@ import { policyOperations } from "./operations/policies.ts";
 import { settingOperations } from "./operations/settings.ts";
 import { urlOperations } from "./operations/urls.ts";
 import type { Layers } from "./layers.ts";
+import { mappingOperations } from "../mappings/operations.ts";
+import type { Mappings } from "../mappings/records.ts";
+import type { Queues } from "../sqs/queues.ts";
 
 const FUNCTIONS = "/2015-03-31/functions";
 
@@ -33,6 +36,11 @@ const routes = routesOf({
   [`POST ${FUNCTIONS}/{FunctionName}/policy`]: "AddPermission",
   [`GET ${FUNCTIONS}/{FunctionName}/policy`]: "GetPolicy",
   [`DELETE ${FUNCTIONS}/{FunctionName}/policy/{StatementId}`]: "RemovePermission",
+  "POST /2015-03-31/event-source-mappings": "CreateEventSourceMapping",
+  "GET /2015-03-31/event-source-mappings": "ListEventSourceMappings",
+  "GET /2015-03-31/event-source-mappings/{UUID}": "GetEventSourceMapping",
+  "PUT /2015-03-31/event-source-mappings/{UUID}": "UpdateEventSourceMapping",
+  "DELETE /2015-03-31/event-source-mappings/{UUID}": "DeleteEventSourceMapping",
   "POST /2021-10-31/functions/{FunctionName}/url": "CreateFunctionUrlConfig",
   "PUT /2021-10-31/functions/{FunctionName}/url": "UpdateFunctionUrlConfig",
   "GET /2021-10-31/functions/{FunctionName}/url": "GetFunctionUrlConfig",
@@ -74,8 +82,17 @@ const routes = routesOf({
   "GET /2025-11-30/functions/{FunctionName}/function-scaling-config": "GetFunctionScalingConfig",
 });
 
+export interface LambdaParts {
+  readonly functions: LambdaFunctions;
+  readonly layers: Layers;
+  readonly mappings: Mappings;
+  readonly queues: Queues;
+  readonly locate: CodeLocation;
+}
+
 /** Lambda's API, version 2015-03-31 with its additions since. */
-export function createLambda(functions: LambdaFunctions, layers: Layers, locate: CodeLocation): Service {
+export function createLambda(parts: LambdaParts): Service {
+  const { functions, layers, mappings, queues, locate } = parts;
   const operations = [
     ...functionOperations(functions, locate),
     ...aliasOperations(functions),
@@ -83,6 +100,7 @@ export function createLambda(functions: LambdaFunctions, layers: Layers, locate:
     ...policyOperations(functions),
     ...urlOperations(functions),
     ...layerOperations(layers, locate),
+    ...mappingOperations(mappings, queues, functions),
     ...invokeOperations(functions),
   ];
   return {

@@ -124,7 +124,7 @@ function equality(wanted: string): (given: string | number | boolean | null) => 
   const number = isQuoted || text === "" ? Number.NaN : Number(text);
   const like = text.includes("*") ? text.split("*") : null;
   return (given) => {
-    if (typeof given === "number") return given === number;
+    if (typeof given === "number") return like === null ? given === number : isLike(String(given), like);
     if (typeof given !== "string") return String(given) === text;
     if (!Number.isNaN(number) && given.trim() !== "" && Number(given) === number) return true;
     return like === null ? given === text : isLike(given, like);

@@ -4,6 +4,7 @@ import { limits } from "../../../core/limits.ts";
 import type { Logger, Supervise } from "../../../core/telemetry.ts";
 import { AnswerHead, type GatewayRequest } from "../../dialect.ts";
 import { wholeOf } from "../../request-body.ts";
+import { readCbor, writeCbor } from "./cbor.ts";
 import { AwsError, toAwsError } from "./error.ts";
 import { readForm } from "./form.ts";
 import type { Identities, Policies } from "./identity.ts";
@@ -22,6 +23,9 @@ export interface ServeParts {
 
 const DEFAULT_REGION = "us-east-1";
 /** Paths of Lambda's API begin with the date of a version. */
+/** Smithy's RPC protocol version 2, whose bodies are CBOR. */
+const RPC_PATH = /^\/service\/([^/]+)\/operation\/([^/]+)$/;
+const CBOR = "rpc-v2-cbor";
 const DATED_PATH = /^\/20\d\d-\d\d-\d\d\//;
 
 /** Which operation a request asks for, in which protocol. */
@@ -95,6 +99,8 @@ export class AwsEndpoint {
   }
 
   #asked(request: GatewayRequest, claim: Signature | null, body: Buffer): Asked {
+    const [, shape, called] = RPC_PATH.exec(request.path) ?? [];
+    if (shape !== undefined && called !== undefined) return this.#byShape(shape, called, body);
     const target = request.headers.get("x-amz-target");
     if (target !== undefined) return this.#byTargetHeader(target, body);
     const named = claim === null ? undefined : this.#byName.get(claim.service);
@@ -128,6 +134,14 @@ export class AwsEndpoint {
     if (service === undefined || operation === undefined)
       throw new AwsError("UnknownOperationException", `There is no operation '${target}'.`, { status: 400 });
     return { service, protocol: "json", operation, input: parseJson(body) };
+  }
+
+  #byShape(shape: string, called: string, body: Buffer): Asked {
+    const service = this.#byTarget.get(shape);
+    const operation = service?.operations.get(called);
+    if (service === undefined || operation === undefined || !service.protocols.includes("cbor"))
+      throw new AwsError("UnknownOperationException", `There is no operation '${shape}.${called}'.`, { status: 404 });
+    return { service, protocol: "cbor", operation, input: readCbor(body) };
   }
 
   #byForm(text: string, { named, path }: { readonly named: Service | undefined; readonly path: string }): Asked {
@@ -258,13 +272,19 @@ function respond(
     case "rest-json":
       request.response.send(
         new AnswerHead(status, body === null ? sent : [...sent, "Content-Type", "application/json"]),
-        body === null ? null : JSON.stringify(body),
+        body === null ? null : jsonText(body),
+      );
+      return;
+    case "cbor":
+      request.response.send(
+        new AnswerHead(status, [...sent, "Content-Type", "application/cbor", "smithy-protocol", CBOR]),
+        Buffer.from(writeCbor(body ?? {})),
       );
       return;
     case "json":
       request.response.send(
         new AnswerHead(status, [...sent, "Content-Type", jsonType(request)]),
-        body === null ? null : JSON.stringify(body),
+        body === null ? null : jsonText(body),
       );
       return;
     case "query": {
@@ -295,7 +315,7 @@ export function respondAwsError(
     return;
   }
   const isForm = request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
-  const protocol = asked?.protocol ?? (isForm ? "query" : "rest-json");
+  const protocol = asked?.protocol ?? (isForm ? "query" : RPC_PATH.test(request.path) ? "cbor" : "rest-json");
   if (protocol === "query") {
     const code = asked?.service.queryErrors?.[error.code] ?? error.code;
     const detail = `<Type>${error.type}</Type><Code>${escapeXml(code)}</Code><Message>${escapeXml(error.message)}</Message>`;
@@ -307,6 +327,9 @@ export function respondAwsError(
     const headers = legacy === undefined ? [] : ["x-amzn-query-error", `${legacy};${error.type}`];
     const body = JSON.stringify({ __type: error.code, message: error.message, ...error.members });
     send(request, error, { headers, type: jsonType(request), body });
+  } else if (protocol === "cbor") {
+    const body = Buffer.from(writeCbor({ __type: error.code, message: error.message, ...error.members }));
+    send(request, error, { headers: ["smithy-protocol", CBOR], type: "application/cbor", body });
   } else {
     const body = JSON.stringify({
       Type: error.type === "Sender" ? "User" : "Service",
@@ -320,10 +343,18 @@ export function respondAwsError(
 function send(
   request: GatewayRequest,
   error: AwsError,
-  answer: { readonly headers: readonly string[]; readonly type: string; readonly body: string },
+  answer: { readonly headers: readonly string[]; readonly type: string; readonly body: string | Buffer },
 ): void {
   const headers = [...answer.headers, REQUEST_ID, request.id, "Content-Type", answer.type];
   request.response.send(new AnswerHead(error.status, headers, { closes: error.status === 413 }), answer.body);
+}
+
+/** Times are seconds since the epoch in these protocols. */
+function jsonText(body: Readonly<Record<string, unknown>>): string {
+  return JSON.stringify(body, function (this: Record<string, unknown>, key, value: unknown) {
+    const given = this[key];
+    return given instanceof Date ? given.getTime() / 1_000 : value;
+  });
 }
 
 function jsonType(request: GatewayRequest): string {

@@ -49,8 +49,8 @@ export interface Operation {
   run(input: unknown, context: CallContext): Promise<OperationAnswer>;
 }
 
-/** How a service's requests are told apart and written: `rest-json` by method and path, the others by name. */
-export type ServiceProtocol = "rest-json" | "json" | "query";
+/** How a service's requests are told apart and written: `rest-json` by method and path, the others by name. Times in answers are Dates. */
+export type ServiceProtocol = "rest-json" | "json" | "query" | "cbor";
 
 export interface Routed {
   readonly operation: string;

@@ -62,11 +62,22 @@ export function httpEvent(head, body) {
  * @param {Instance} instance
  */
 export function sendHttpResult(call, result, instance) {
+  const { status, headers, body } = httpAnswer(result, instance);
+  call.respond(status, headers);
+  if (body.length === 0) call.end();
+  else call.end(body);
+}
+
+/**
+ * @param {unknown} result
+ * @param {Pick<Instance, "invalidResponse">} instance
+ * @returns {{ status: number, headers: string[], body: Buffer | string }}
+ */
+export function httpAnswer(result, instance) {
   if (typeof result !== "object" || result === null || !("statusCode" in result)) {
     // A result without a status is the body of a successful JSON answer; text stays as it is.
-    call.respond(200, ["content-type", "application/json"]);
-    call.end(typeof result === "string" ? result : stringify(result, instance));
-    return;
+    const headers = ["content-type", "application/json"];
+    return { status: 200, headers, body: typeof result === "string" ? result : stringify(result, instance) };
   }
   const answer = /** @type {Record<string, unknown>} */ (result);
   const status = Number(answer["statusCode"]);
@@ -74,9 +85,7 @@ export function sendHttpResult(call, result, instance) {
     throw instance.invalidResponse(`statusCode ${String(answer["statusCode"])} is not one of 200 to 599`);
   }
   const body = bodyOf(answer["body"], answer["isBase64Encoded"] === true, instance);
-  call.respond(status, answerHeaders(answer));
-  if (body.length === 0) call.end();
-  else call.end(body);
+  return { status, headers: answerHeaders(answer), body };
 }
 
 /**
@@ -112,7 +121,7 @@ export function answerHeaders(answer) {
 /**
  * @param {unknown} body
  * @param {boolean} isBase64Encoded
- * @param {Instance} instance
+ * @param {Pick<Instance, "invalidResponse">} instance
  * @returns {Buffer}
  */
 function bodyOf(body, isBase64Encoded, instance) {
@@ -126,7 +135,7 @@ function bodyOf(body, isBase64Encoded, instance) {
 
 /**
  * @param {unknown} value
- * @param {Instance} instance
+ * @param {Pick<Instance, "invalidResponse">} instance
  */
 function stringify(value, instance) {
   try {

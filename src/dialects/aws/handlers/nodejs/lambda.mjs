@@ -51,7 +51,7 @@ export function adapt(handler, instance) {
   return async (/** @type {Call} */ call) => {
     const body = await call.readAll();
     const { head } = call;
-    const event = head.kind === "http" ? httpEvent(head, body) : eventOf(body, instance);
+    const event = head.kind === "http" ? httpEvent(head, body) : eventOf(body, head, instance);
     if (streaming) {
       await runStreaming(handler, event, { call, context: createContext(call, instance).context });
       return;
@@ -117,13 +117,16 @@ async function run(handler, event, { created, mayCallBack }) {
 
 /**
  * @param {Buffer} body
+ * @param {{ contentType: string }} head
  * @param {Instance} instance
  * @returns {unknown}
  */
-function eventOf(body, instance) {
+function eventOf(body, head, instance) {
   if (body.length === 0) return {};
   try {
-    return JSON.parse(body.toString("utf8"));
+    const event = JSON.parse(body.toString("utf8"));
+    // A batch of a trigger's events is a list of records, as batches of other sources are.
+    return head.contentType.startsWith("application/cloudevents-batch+json") ? { Records: event } : event;
   } catch (error) {
     const detail = error instanceof Error ? error.message : "";
     throw instance.invalidResponse(`a lambda handler takes JSON, and the payload is none: ${detail}`);

@@ -167,9 +167,11 @@ def _event(invocation, body):
     if not body:
         return {}
     try:
-        return loads(body)
+        event = loads(body)
     except (ValueError, RecursionError) as thrown:
         raise InvalidResponse("a lambda handler takes JSON, and the payload is none: %s" % thrown) from None
+    # A batch of a trigger's events is a list of records, as batches of other sources are.
+    return {"Records": event} if invocation.content_type.startswith("application/cloudevents-batch+json") else event
 
 
 def _gateway_event(invocation, body):

@@ -251,6 +251,38 @@ async function stream(functions: LambdaFunctions, found: Found, context: CallCon
   });
 }
 
+/** Runs a function with an event of a service, and waits for its answer. */
+export async function runEvent(
+  platform: LambdaFunctions["platform"],
+  of: {
+    readonly id: string;
+    readonly ref: Invocation["ref"];
+    readonly payload: Buffer;
+    readonly context: Readonly<Record<string, unknown>>;
+    readonly signal: AbortSignal;
+  },
+): Promise<{ readonly outcome: Outcome; readonly body: Buffer }> {
+  const answer = new WholeAnswer(PAYLOAD_BYTES_MAX);
+  const version = platform.resolve(of.ref);
+  const { outcome } = await answer.of((responder) =>
+    platform.invoke(
+      {
+        id: of.id,
+        ref: of.ref,
+        call: { kind: "event", contentType: "application/json", context: { lambda: of.context } },
+        mode: "sync",
+        attempt: 1,
+        receivedAtMs: platform.parts.clock.nowMs(),
+        body: of.payload,
+        bodyComplete: true,
+      },
+      version,
+      responder,
+    ),
+  );
+  return { outcome, body: answer.bytes() };
+}
+
 /** Keeps an answer up to a bound; what comes after it is counted only. */
 class WholeAnswer implements Responder {
   readonly #bytesMax: number;

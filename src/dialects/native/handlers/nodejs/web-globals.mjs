@@ -34,7 +34,7 @@ import {
  * @typedef {object} LightResponse
  * @property {number} status
  * @property {HeaderList} list
- * @property {string | Buffer | null} body
+ * @property {string | Buffer | ReadableStream | null} body
  * @property {Headers | null} headers once they were asked for
  * @property {Response | null} native once it was needed
  *
@@ -80,6 +80,7 @@ const METHODS = ["clone", "blob", "arrayBuffer", "text", "json", "formData", "by
 
 /** Where Node keeps its own classes. The globals load them at the first look, and are gone once others take their place. */
 const UNDICI = "internal/deps/undici/undici";
+const { Readable } = process.getBuiltinModule("node:stream");
 const loadsLater = process.getBuiltinModule("node:module").isBuiltin(UNDICI);
 const ownFetch = globalThis.fetch;
 /** @type {ReturnType<typeof makeAttached<LightResponse>>} */
@@ -427,7 +428,7 @@ function wrap(values) {
  * @returns {LightResponse | null}
  */
 function tryLight(body, init, textType) {
-  const content = copyBody(body);
+  const content = plainBody(body);
   if (content === undefined) return null;
   const status = init?.status ?? 200;
   if (typeof init === "object" && init !== null) {
@@ -443,21 +444,39 @@ function tryLight(body, init, textType) {
   return { status, list, body: content, headers: null, native: null };
 }
 
-/** @param {unknown} body @returns {string | Buffer | null | undefined} undefined when it is something else */
-function copyBody(body) {
+/**
+ * What can be sent as it is, copied where it could still change.
+ *
+ * @param {unknown} body
+ * @returns {string | Buffer | ReadableStream | null | undefined} undefined when it is something else
+ */
+function plainBody(body) {
   if (body === undefined || body === null) return null;
   if (typeof body === "string") return body.isWellFormed() ? body : undefined;
   if (body instanceof Uint8Array && body.length <= COPIED_BYTES_MAX && body.buffer instanceof ArrayBuffer) {
     return Buffer.from(body);
   }
-  return undefined;
+  return isStream(body) && isFresh(body) ? body : undefined;
+}
+
+/** To ask for the class would load it: where it has not been, nothing is one. @param {unknown} body @returns {body is ReadableStream} */
+function isStream(body) {
+  if (typeof body !== "object" || body?.constructor?.name !== "ReadableStream") return false;
+  return body instanceof process.getBuiltinModule("node:stream/web").ReadableStream;
+}
+
+/** @param {ReadableStream} stream */
+function isFresh(stream) {
+  return !stream.locked && !Readable.isDisturbed(/** @type {never} */ (stream));
 }
 
 /** @param {LightResponse} values */
 function materialiseResponse(values) {
   const { status, list, body } = values;
   const flat = flatOf(list);
-  const native = new (theNatives().Response)(body, { status, headers: pairsOf(flat) });
+  const isUsed = isStream(body) && !isFresh(body);
+  const native = new (theNatives().Response)(isUsed ? new ReadableStream() : body, { status, headers: pairsOf(flat) });
+  if (isUsed) void native.body?.getReader().read();
   // Text brings its type along, also where that was removed.
   if (placeOf(flat, "content-type") < 0) native.headers.delete("content-type");
   list.native = native.headers;

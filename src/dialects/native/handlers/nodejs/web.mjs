@@ -1,5 +1,7 @@
 import { installWebGlobals, lightResponse, lights, makeRequest, rehearseWebGlobals } from "./web-globals.mjs";
 
+const { Readable } = process.getBuiltinModule("node:stream");
+
 /**
  * Handler model `web`: `export default { fetch(request, context) }`, a default function `(request, context) → Response`, or a named
  * export of either form. See docs/handler-models.md.
@@ -72,12 +74,21 @@ export function adapt(handler, instance) {
 function server(handler, instance) {
   return async (/** @type {Call} */ call) => {
     const context = new WebContext(call, instance);
-    const request = makeRequest(call.head.kind === "http" ? httpParts(call, call.head) : eventParts(call, call.head));
+    const { head } = call;
+    const isEvent = head.kind === "event" && head.contentType.startsWith("application/cloudevents+json");
+    const parts = isEvent
+      ? await cloudEventParts(call)
+      : head.kind === "http"
+        ? httpParts(call, head)
+        : eventParts(call, head);
+    const request = makeRequest(parts);
     const returned = handler(request, context);
     const response = isThenable(returned) ? await returned : returned;
     const light = typeof response === "object" && response !== null ? lightResponse(response) : null;
     if (light === null) await sendResponse(call, checked(response, instance));
-    else {
+    else if (typeof light.body === "object" && light.body !== null && "getReader" in light.body) {
+      await sendStream(call, light.body, light);
+    } else {
       call.respond(light.status, light.headers);
       if (light.body === null) call.end();
       else call.end(light.body);
@@ -206,6 +217,28 @@ function eventParts(call, head) {
   return { method: "POST", url: "http://localhost/", headers, ...bodyParts(call) };
 }
 
+/**
+ * An event of a trigger: attributes as headers, its data as the body.
+ *
+ * @param {Call} call
+ */
+async function cloudEventParts(call) {
+  // Loaded when there is one: most calls are none.
+  const { toBinaryMode } = await import("./cloud-event.mjs");
+  const { headers, body } = toBinaryMode(await call.readAll());
+  const stream = async function* () {
+    yield body;
+  };
+  return {
+    method: "POST",
+    url: "http://localhost/",
+    headers,
+    signal: () => call.signal,
+    readAll: async () => body,
+    stream,
+  };
+}
+
 /** @param {Call} call */
 function bodyParts(call) {
   return { signal: () => call.signal, readAll: () => call.readAll(), stream: () => call };
@@ -238,13 +271,24 @@ function checked(response, instance) {
  * @param {Response} response
  */
 async function sendResponse(call, response) {
+  const { status, body } = response;
   const headers = [];
   for (const [name, value] of response.headers) headers.push(name, value);
-  if (response.bodyUsed) throw new TypeError("The Response's body has been used already");
-  call.respond(response.status, headers);
-  const { body } = response;
-  if (body === null) return call.end();
+  if (response.bodyUsed) throw usedAlready();
+  if (body !== null) return await sendStream(call, body, { status, headers });
+  call.respond(status, headers);
+  return call.end();
+}
+
+/**
+ * @param {Call} call
+ * @param {ReadableStream<Uint8Array>} body
+ * @param {{ status: number, headers: readonly string[] }} head
+ */
+async function sendStream(call, body, { status, headers }) {
+  if (Readable.isDisturbed(/** @type {never} */ (body))) throw usedAlready();
   const reader = body.getReader();
+  call.respond(status, headers);
   const onAbort = () => void reader.cancel(call.signal.reason).catch(() => {});
   call.signal.addEventListener("abort", onAbort, { once: true });
   try {
@@ -257,6 +301,10 @@ async function sendResponse(call, response) {
     call.signal.removeEventListener("abort", onAbort);
   }
   return call.end();
+}
+
+function usedAlready() {
+  return new TypeError("The Response's body has been used already");
 }
 
 /**
