@@ -1,61 +1,93 @@
-import { createHash } from "node:crypto";
-import { statSync } from "node:fs";
-import { access, constants, mkdir, stat } from "node:fs/promises";
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync, statSync } from "node:fs";
+import { access, constants, mkdir, readdir, rm, stat } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Config } from "./config.ts";
-import { systemClock } from "./core/clock.ts";
+import type { EngineView } from "./core/api.ts";
+import { type Clock, systemClock } from "./core/clock.ts";
 import { KoineError } from "./core/errors.ts";
-import type { Version } from "./core/function.ts";
+import { formatFunctionRef, type Version } from "./core/function.ts";
 import { limits } from "./core/limits.ts";
+import type { NetworkAccess } from "./core/network.ts";
 import { type Logger, type Supervise, Telemetry } from "./core/telemetry.ts";
 import { awsAdapters, createAwsDialect } from "./dialects/aws/aws.ts";
-import type { HandlerAdapters } from "./dialects/dialect.ts";
-import { createNativeDialect, nativeAdapters } from "./dialects/native/native.ts";
+import { runtimeApiWording } from "./dialects/aws/runtime-api.ts";
+import type { CallDialect, Dialect, HandlerAdapters } from "./dialects/dialect.ts";
+import type { CallsPlatform } from "./dialects/native/calls.ts";
+import { createNativeCalls, createNativeDialect, nativeAdapters } from "./dialects/native/native.ts";
 import { Engine } from "./engine/engine.ts";
-import type { PreparedVersion } from "./engine/parts.ts";
+import { Engines, type EnginesOptions } from "./engines/engines.ts";
+import { packOpening } from "./opening.ts";
+import type { Agent, EngineParts, PreparedVersion } from "./engine/parts.ts";
+import { requireNetwork } from "./engine/recipe.ts";
 import { Access } from "./gateway/access.ts";
 import { Gateway } from "./gateway/gateway.ts";
+import { InsideGateway, type InsideGrant } from "./gateway/inside.ts";
 import { CodeCaches } from "./platform/code-caches.ts";
 import { Catalogue } from "./platform/catalogue.ts";
+import { REGISTRY_SECRET, registryCredentials } from "./platform/deploy-image.ts";
 import { installSettingsPath } from "./platform/install-dependencies.ts";
 import { installEnvironment } from "./platform/install-environment.ts";
 import { Journal } from "./platform/journal.ts";
 import { CodePackages } from "./platform/packages.ts";
 import type { PlatformParts } from "./platform/parts.ts";
 import { Platform } from "./platform/platform.ts";
+import { Reachable } from "./platform/reachable.ts";
 import { Secrets } from "./platform/secrets.ts";
+import { createActionProxyProtocol } from "./protocols/action-proxy.ts";
 import { createFramesProtocol } from "./protocols/frames.ts";
+import { createHttpProtocol } from "./protocols/http.ts";
+import { createLambdaRuntimeApi } from "./protocols/lambda-runtime-api.ts";
+import type { Protocol } from "./protocols/protocol.ts";
+import { createStdioProtocol } from "./protocols/stdio.ts";
 import { Dispatcher } from "./queue/dispatcher.ts";
+import { createCustomRuntime } from "./runtimes/custom.ts";
+import { createImageRuntime } from "./runtimes/image.ts";
 import { createNodeRuntime } from "./runtimes/nodejs.ts";
 import { createPythonRuntime } from "./runtimes/python.ts";
 import { insidePaths, type Runtime } from "./runtimes/runtime.ts";
+import { type Containers, openContainers } from "./sandbox/container/driver.ts";
 import { openNoneDriver } from "./sandbox/none/driver.ts";
 import { openProcessDriver } from "./sandbox/process/driver.ts";
-import type { SandboxDriver } from "./sandbox/sandbox.ts";
+import type { Images } from "./sandbox/images.ts";
+import { type IsolationFact, isReachable, type Sandbox, type SandboxDriver } from "./sandbox/sandbox.ts";
 import { openFileBlobs } from "./store/files.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
 import type { Store } from "./store/store.ts";
 import { openVault } from "./store/vault.ts";
+import { createCloudEventsKind } from "./triggers/cloudevents.ts";
+import { createFilesKind } from "./triggers/files.ts";
+import { createScheduleKind } from "./triggers/schedule.ts";
+import { createTopicKind } from "./triggers/topic.ts";
+import type { TriggerKind } from "./triggers/trigger.ts";
+import { createWebhookKind } from "./triggers/webhook.ts";
 
 /** The one place where implementations are chosen and wired. */
 export interface Composition {
   readonly config: Config;
   readonly platform: Platform;
+  /** The engine of this process. */
   readonly engine: Engine;
+  /** Those of other processes; null: there are none. */
+  readonly engines: Engines | null;
   readonly gateway: Gateway;
+  readonly dialects: readonly Dialect[];
   readonly driver: SandboxDriver;
+  readonly network: NetworkAccess;
   readonly dispatcher: Dispatcher;
   /** What was left behind by an earlier, killed platform and swept away. */
   readonly swept: number;
+  /** Resolves when the store cannot be used any more: then the platform must end, for it can promise nothing. */
+  readonly storeFailed: Promise<KoineError>;
   close(): Promise<void>;
 }
 
 const RETENTION_INTERVAL_MS = 10 * 60_000;
-const ASYNC_IN_FLIGHT_MAX = 64;
 const LAUNCHES_AHEAD = 4;
 const SPARES_MIN = 2;
+const FIRST_ENGINE = 1;
 const SPARES_MAX = 72;
 /** Spare sandboxes of one runtime may take this share of the memory budget, at so many bytes each. */
 const SPARES_MEMORY_SHARE = 0.05;
@@ -67,7 +99,7 @@ const ADAPTERS: readonly { readonly dialect: string; readonly adapters: HandlerA
   { dialect: "aws", adapters: awsAdapters },
 ];
 
-interface Base {
+export interface Base {
   readonly config: Config;
   readonly version: string;
   readonly logger: Logger;
@@ -80,11 +112,16 @@ export async function compose(base: Base): Promise<Composition> {
   const { dataDirectory } = config;
   await prepareDataDirectory(dataDirectory);
   await using opened = new AsyncDisposableStack();
-  const store = opened.adopt(await openStore(dataDirectory, logger), (open) => open.close());
+  const storeFailed = Promise.withResolvers<KoineError>();
+  const store = opened.adopt(await openStore(dataDirectory, { logger, onFailed: storeFailed.resolve }), (open) =>
+    open.close(),
+  );
   const clock = systemClock;
   const telemetry = new Telemetry();
   const driver = opened.adopt(await openDriver(config, logger), (open) => open.close());
-  const swept = await driver.sweep();
+  const containers = opened.adopt(openImageSandboxes(config), (open) => open.driver.close());
+  const network = platformNetwork(config, driver);
+  const swept = (await driver.sweep()) + (await sweepFurtherEngines(config, logger));
   const runtimes = openRuntimes(dataDirectory, config);
   const journal = new Journal(store.log, limits);
   const vault = await openVault({ keyFile: join(dataDirectory, "secrets.key") });
@@ -99,37 +136,24 @@ export async function compose(base: Base): Promise<Composition> {
   });
   const codeCaches = await CodeCaches.open({ directory: join(dataDirectory, "packages", "compiled") });
   const catalogue = await Catalogue.open(store);
-  const prepareCode = codePreparer(packages, runtimes);
+  const { images } = containers;
+  const prepareCode = codePreparer({ packages, runtimes, images, secrets });
   const codeCacheOf = (version: Version): string | null => codeCaches.find(version);
-  const prepareVersion = versionPreparer({ prepareCode, secrets, codeCacheOf });
-  const engine = new Engine({
-    clock,
-    limits,
-    driver,
-    protocol: createFramesProtocol(),
-    runtimes,
-    adaptersOf,
-    adapterMounts: ADAPTERS.map(({ dialect, adapters }) => ({
-      source: adapters.folder,
-      target: `${insidePaths.handlers}/${dialect}`,
-    })),
-    network: "host",
+  const prepareVersion = versionPreparer({ prepareCode, secrets, images, codeCacheOf });
+  const protocols = openProtocols();
+  const engines =
+    config.engines === 1 ? null : openEngines(base, { catalogue, secrets, journal, prepareVersion, telemetry });
+  const inside: { gateway: InsideGateway | null } = { gateway: null };
+  const first = new Engine({
+    ...engineParts(base, { driver, imageDriver: containers.driver, runtimes, telemetry }),
+    openInside: (version, sandbox) => openInside(version, sandbox, { secrets, gateway: inside.gateway, supervise }),
+    sharing: engines?.sharing ?? null,
     prepareVersion,
     keepCodeCache: (version, files) => codeCaches.keep(version, files),
     onFinished: (activation) => journal.activation(activation),
     onLog: (record) => journal.line(record),
-    telemetry,
-    logger,
-    supervise,
-    settings: {
-      memoryBudgetBytes: config.memoryBudgetBytes,
-      instancesMax: limits.instancesMax,
-      idleTimeoutMs: config.idleTimeoutMs,
-      sparesMin: Math.min(SPARES_MIN, config.sparesMax ?? SPARES_MIN),
-      sparesMax: config.sparesMax ?? sparesMaxIn(config.memoryBudgetBytes),
-      sparesBootingMax: availableParallelism(),
-    },
   });
+  const engine = engines?.around(first) ?? first;
   const parts: PlatformParts = {
     clock,
     limits,
@@ -137,17 +161,30 @@ export async function compose(base: Base): Promise<Composition> {
     catalogue,
     packages,
     codeCaches,
+    images,
     secrets,
     journal,
     engine,
     runtimes,
+    telemetry,
+    reachable: new Reachable(config.destinationsAllowed),
     logger,
     supervise,
+    // The data directory is one process's own: whoever had triggers before on it is gone.
+    triggers: {
+      kinds: triggerKinds(clock, telemetry, config),
+      telemetry,
+      node: "local",
+      alone: true,
+      random: Math.random,
+    },
     prepareVersion,
     prepareCode,
+    protocols: new Set([...protocols.values()].flatMap(({ name, program }) => (program === undefined ? [] : [name]))),
     models: (language) => ADAPTERS.flatMap(({ adapters }) => adapters.models[language] ?? []),
   };
   const platform = new Platform(parts);
+  await platform.triggers.load();
   const dispatcher = startDispatcher(platform);
   const access = new Access({ grants: config.grants, hosts: config.hosts });
   const native = createNativeDialect(platform, {
@@ -157,31 +194,90 @@ export async function compose(base: Base): Promise<Composition> {
     sandbox: driver.name,
     authentication: access.configured,
     memoryBudgetBytes: config.memoryBudgetBytes,
-    doctor: () => driver.inspect(),
+    engines: () => engineViews({ engine: first, engines, gateway }),
+    doctor: async () =>
+      [...(await Promise.all([driver.inspect(), containers.driver.inspect()])), networkFact(network)].flat(),
   });
   const aws = await createAwsDialect(platform, vault);
   const openapi = (): Readonly<Record<string, unknown>> => native.openapi?.() ?? {};
-  const gateway = new Gateway({ access, dialects: [native, aws], telemetry, logger, limits, openapi });
+  const routing = engines?.routing(callDialects(platform)) ?? {};
+  const dialects = [native, aws];
+  inside.gateway = opened.adopt(new InsideGateway({ dialects: [native], limits, supervise }), (gate) => gate.close());
+  const gateway = new Gateway({ access, dialects, telemetry, logger, limits, openapi, ...routing });
+  engines?.answerBy((request) => gateway.passedOn(request));
   const stopRetention = keepRetention(platform);
-  engine.useRuntimes(catalogue.runtimesInUse());
+  const containersSwept = sweepContainers(config, containers).catch((thrown: unknown) =>
+    logger.log("warn", "containers of before may still be there", { cause: String(thrown) }),
+  );
+  supervise("sweep containers", containersSwept);
+  engine.useRuntimes(catalogue.runtimesInUse((spec) => engine.spareRuntimeOf(spec)));
   // In the reverse order, and each of them even when another fails, or the process would stay for ever.
   const closing = opened.move();
   closing.defer(() => journal.catchUp());
   closing.defer(() => packages.close());
-  closing.defer(() => engine.close());
+  closing.defer(() => engines?.close());
+  closing.defer(() => first.close());
   return {
     config,
     platform,
-    engine,
+    engine: first,
+    engines,
     gateway,
+    dialects,
     driver,
+    network,
     dispatcher,
     swept,
+    storeFailed: storeFailed.promise,
     async close() {
       stopRetention();
       await closing.disposeAsync();
     },
   };
+}
+
+/** What every engine of a platform is given, in whichever process it is. What is limited is divided here, or held by the engines' ledger. */
+export function engineParts(
+  { config, logger, supervise }: Pick<Base, "config" | "logger" | "supervise">,
+  { driver, imageDriver, runtimes, telemetry }: Pick<EngineParts, "driver" | "imageDriver" | "runtimes" | "telemetry">,
+): Omit<EngineParts, "sharing" | "prepareVersion" | "keepCodeCache" | "onFinished" | "onLog"> {
+  const sparesMax = partOf(config.sparesMax ?? sparesMaxIn(config.memoryBudgetBytes), config);
+  return {
+    clock: systemClock,
+    limits,
+    driver,
+    imageDriver,
+    protocols: openProtocols(),
+    agent: AGENT,
+    runtimes,
+    adaptersOf,
+    adapterMounts: ADAPTERS.map(({ dialect, adapters }) => ({
+      source: adapters.folder,
+      target: `${insidePaths.handlers}/${dialect}`,
+    })),
+    network: platformNetwork(config, driver),
+    telemetry,
+    logger,
+    supervise,
+    settings: {
+      memoryBudgetBytes: Math.floor(config.memoryBudgetBytes / config.engines),
+      instancesMax: Math.floor(limits.instancesMax / config.engines),
+      idleTimeoutMs: config.idleTimeoutMs,
+      sparesMin: Math.min(partOf(SPARES_MIN, config), sparesMax),
+      sparesMax,
+      sparesBootingMax: Math.max(1, Math.floor(availableParallelism() / config.engines)),
+    },
+  };
+}
+
+/** One engine's part of a number of things, rounded up. */
+function partOf(count: number, { engines }: Config): number {
+  return Math.ceil(count / engines);
+}
+
+/** Dialects' calls of functions, which every engine answers by itself. */
+export function callDialects(platform: CallsPlatform): readonly CallDialect[] {
+  return [createNativeCalls(platform)];
 }
 
 function sparesMaxIn(memoryBudgetBytes: number): number {
@@ -223,24 +319,30 @@ async function makeFolders(folder: string): Promise<void> {
   }
 }
 
-async function openStore(directory: string, logger: Logger): Promise<Store> {
-  const sqlite = await openSqliteStore({ directory, logger });
+async function openStore(
+  directory: string,
+  { logger, onFailed }: { readonly logger: Logger; readonly onFailed: (error: KoineError) => void },
+): Promise<Store> {
+  const sqlite = await openSqliteStore({ directory, logger, onFailed });
   const blobs = await openFileBlobs(join(directory, "blobs"));
   const { values, log, queue } = sqlite;
   return { values, log, queue, blobs, close: () => sqlite.close() };
 }
 
-async function openDriver(config: Config, logger: Logger): Promise<SandboxDriver> {
-  const directory = join(config.dataDirectory, "sandboxes");
-  const tag = createHash("sha256").update(config.dataDirectory).digest("hex").slice(0, 12);
+/** @param engine engines keep apart what they have on the machine, so that what one leaves behind can be found without the others' */
+export async function openDriver(config: Config, logger: Logger, engine = FIRST_ENGINE): Promise<SandboxDriver> {
+  const directory = sandboxFolder(config, engine);
+  const tag = platformTag(config);
   if (config.sandbox === "none") return await openNoneDriver({ directory });
   try {
     return await openProcessDriver({
       directory,
-      tag,
+      tag: engine === FIRST_ENGINE ? tag : `${tag}-${engine}`,
+      identities: { tag, part: { index: engine - FIRST_ENGINE, count: config.engines } },
       logger,
       privateMounts: config.privateMounts,
       launchesAhead: LAUNCHES_AHEAD,
+      networkAhead: { mode: config.network ?? "egress", allow: config.allowNetwork },
     });
   } catch (thrown) {
     if (config.sandbox === "process") throw thrown;
@@ -251,7 +353,134 @@ async function openDriver(config: Config, logger: Logger): Promise<SandboxDriver
   }
 }
 
-function openRuntimes(dataDirectory: string, config: Config): ReadonlyMap<string, Runtime> {
+/** Asks nothing of a container engine before there is an image. */
+export function openImageSandboxes(config: Config, engine = FIRST_ENGINE): Containers {
+  const { environment } = config;
+  const clientConfig = environment["DOCKER_CONFIG"] ?? (environment["HOME"] && join(environment["HOME"], ".docker"));
+  return openContainers({
+    address: config.containerEngine,
+    tag: platformTag(config),
+    ...(engine === FIRST_ENGINE ? {} : { part: String(engine) }),
+    directory: containerFolder(config, engine),
+    runtimeFolder: environment["XDG_RUNTIME_DIR"],
+    clientConfigFile: clientConfig ? join(clientConfig, "config.json") : null,
+    searchPath: environment["PATH"] ?? "",
+  });
+}
+
+function platformTag({ dataDirectory }: Config): string {
+  return createHash("sha256").update(dataDirectory).digest("hex").slice(0, 12);
+}
+
+function containerFolder({ dataDirectory }: Config, engine: number): string {
+  return join(dataDirectory, "containers", `engine-${engine}`);
+}
+
+/** What a killed platform left in the container engine; nothing is asked of an engine by a platform that never had images. */
+async function sweepContainers(
+  config: Config,
+  { driver }: Pick<Containers, "driver">,
+  engine = FIRST_ENGINE,
+): Promise<number> {
+  return existsSync(containerFolder(config, engine)) ? await driver.sweep() : 0;
+}
+
+/**
+ * Functions can call the internet but not the machine, where that can be had; where it cannot, nothing: the machine's network is given
+ * to nobody who did not say so.
+ * @throws KoineError `network-unavailable` for a mode that was asked for
+ */
+function platformNetwork({ network, allowNetwork }: Config, driver: SandboxDriver): NetworkAccess {
+  if (network !== null) requireNetwork(driver, network);
+  const found = driver.sharesNetwork === true ? "host" : driver.networks?.egress.had === false ? "none" : "egress";
+  const mode = network ?? found;
+  return { mode, allow: mode === "egress" ? allowNetwork : [] };
+}
+
+function networkFact({ mode, allow }: NetworkAccess): IsolationFact {
+  const listed = allow.length === 0 ? "" : `, and ${allow.map(({ text }) => text).join(" ")}`;
+  const detail = { none: "nothing", egress: `the internet${listed}`, host: "everything that this machine reaches" }[
+    mode
+  ];
+  return {
+    ability: "functions do not reach the machine",
+    holds: mode !== "host",
+    detail: `network ${mode}: ${detail}`,
+    remedy: mode === "host" ? "Start koine without '--network host', and let --allow-network name what they need." : "",
+  };
+}
+
+/** Runs the programs of the protocol `stdio` in sandboxes of processes. */
+const AGENT: Agent = {
+  runtime: "nodejs26.x",
+  language: "nodejs",
+  adapter: { dialect: "native", model: "stdio", path: `${insidePaths.bootstrap}/nodejs/stdio.mjs` },
+};
+
+function openProtocols(): ReadonlyMap<string, Protocol> {
+  const all = [
+    createFramesProtocol(),
+    createHttpProtocol(),
+    createStdioProtocol(),
+    createLambdaRuntimeApi(runtimeApiWording),
+    createActionProxyProtocol(),
+  ];
+  return new Map(all.map((protocol) => [protocol.name, protocol]));
+}
+
+/** Gives an instance a port of its own to ask the platform, and what proves that it is the one; both end with the sandbox. */
+async function openInside(
+  version: Version,
+  sandbox: Sandbox,
+  parts: { readonly secrets: Secrets; readonly gateway: InsideGateway | null; readonly supervise: Supervise },
+): Promise<Readonly<Record<string, string>>> {
+  const { secrets, gateway, supervise } = parts;
+  if (gateway === null || !isReachable(sandbox))
+    throw new KoineError("not-supported", {
+      what: "Asking the platform from inside",
+      remedy: "Deploy it without --allow.",
+    });
+  const { namespace, spec } = version;
+  const grant: InsideGrant = {
+    token: randomBytes(32).toString("base64url"),
+    subject: `function:${formatFunctionRef(version)}`,
+    namespace,
+    allow: new Set(spec.allow),
+    secret: async (name) => {
+      if (!spec.secrets.includes(name)) throw new KoineError("secret-not-found", { name, namespace });
+      return (await secrets.open(namespace, [name]))[name] ?? "";
+    },
+    revoked: false,
+  };
+  const inside = await sandbox.listen(0, (connection) => gateway.serve(connection, grant));
+  const ended = sandbox.ended.then(async () => {
+    grant.revoked = true;
+    await inside[Symbol.asyncDispose]();
+  });
+  supervise("close the port of an instance", ended);
+  return { KOINE_API: `http://127.0.0.1:${inside.port}`, KOINE_TOKEN: grant.token, KOINE_NAMESPACE: namespace };
+}
+
+function triggerKinds(
+  clock: Clock,
+  telemetry: Telemetry,
+  { triggerFolders }: Config,
+): ReadonlyMap<string, TriggerKind> {
+  const lateness = telemetry.histogram(
+    "koine_schedule_lateness_seconds",
+    "Time from a schedule's slot to the acceptance of its event.",
+  );
+  const all = [
+    createScheduleKind(clock, (lateMs) => lateness.observe(lateMs / 1_000)),
+    createWebhookKind(),
+    createCloudEventsKind(),
+    createTopicKind(),
+    createFilesKind(triggerFolders),
+  ];
+  return new Map(all.map((kind) => [kind.name, kind]));
+}
+
+export function openRuntimes(dataDirectory: string, config: Config): ReadonlyMap<string, Runtime> {
   const bootstrap = (language: string): string => fileURLToPath(new URL(`../bootstrap/${language}`, import.meta.url));
   const cacheDirectory = join(dataDirectory, "runtimes");
   const node = (name: "nodejs26.x" | "nodejs24.x" | "nodejs22.x"): Runtime =>
@@ -269,8 +498,66 @@ function openRuntimes(dataDirectory: string, config: Config): ReadonlyMap<string
     adapters: adaptersOf("python"),
     searchPath: config.environment["PATH"] ?? "",
   });
-  const all = [node("nodejs26.x"), node("nodejs24.x"), node("nodejs22.x"), python];
+  const all = [
+    node("nodejs26.x"),
+    node("nodejs24.x"),
+    node("nodejs22.x"),
+    python,
+    createCustomRuntime(),
+    createImageRuntime(),
+  ];
   return new Map(all.map((runtime) => [runtime.name, runtime]));
+}
+
+function sandboxFolder(config: Config, engine: number): string {
+  const folder = join(config.dataDirectory, "sandboxes");
+  return engine === FIRST_ENGINE ? folder : join(folder, `engine-${engine}`);
+}
+
+/** Ends what an engine's killed process left behind, and forgets that there was one. */
+async function sweepEngine(config: Config, logger: Logger, engine: number): Promise<number> {
+  const driver = await openDriver(config, logger, engine);
+  const containers = openImageSandboxes(config, engine);
+  try {
+    await sweepContainers(config, containers, engine).catch(() => {});
+    return await driver.sweep();
+  } finally {
+    await Promise.all([driver.close(), containers.driver.close()]);
+    await rm(containerFolder(config, engine), { recursive: true, force: true });
+    await rm(sandboxFolder(config, engine), { recursive: true, force: true });
+  }
+}
+
+/** After a killed platform that had further engines; a platform that stops leaves no folder of theirs. */
+async function sweepFurtherEngines(config: Config, logger: Logger): Promise<number> {
+  const names = await readdir(sandboxFolder(config, FIRST_ENGINE)).catch(() => []);
+  let swept = 0;
+  for (const name of names) {
+    const engine = Number(/^engine-(\d+)$/.exec(name)?.[1]);
+    if (engine > FIRST_ENGINE)
+      swept += await sweepEngine({ ...config, engines: Math.max(engine, config.engines) }, logger, engine);
+  }
+  return swept;
+}
+
+function openEngines(
+  { config, logger, supervise }: Base,
+  parts: Pick<EnginesOptions, "catalogue" | "secrets" | "journal" | "prepareVersion" | "telemetry">,
+): Engines {
+  // The extension is ours: `.ts` from source, `.js` when built.
+  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
+  const entry = fileURLToPath(new URL(`./engine-main${extension}`, import.meta.url));
+  return new Engines({
+    ...parts,
+    count: config.engines,
+    memoryBudgetBytes: config.memoryBudgetBytes,
+    program: { file: process.execPath, args: [...process.execArgv, entry], environment: config.environment },
+    opening: (engine) => packOpening({ config, engine }),
+    sweep: (engine) => sweepEngine(config, logger, engine),
+    clock: systemClock,
+    logger,
+    supervise,
+  });
 }
 
 /** Adapters of a language, as paths inside a sandbox. */
@@ -287,9 +574,19 @@ function adaptersOf(
   );
 }
 
-function codePreparer(packages: CodePackages, runtimes: ReadonlyMap<string, Runtime>): PlatformParts["prepareCode"] {
+function codePreparer({
+  packages,
+  runtimes,
+  images,
+  secrets,
+}: Pick<PlatformParts, "packages" | "runtimes" | "images" | "secrets">): PlatformParts["prepareCode"] {
   return async (version, { onPhase, onOutput, signal }) => {
-    const { code, runtime: name } = version.spec;
+    const { code, runtime: name, image, annotations } = version.spec;
+    if (image !== undefined) {
+      const secret = annotations[REGISTRY_SECRET];
+      await images.ensure(image, () => registryCredentials({ secrets }, version.namespace, secret), signal);
+      return "";
+    }
     const runtime = runtimes.get(name);
     if (runtime === undefined)
       throw new KoineError("unknown-runtime", { runtime: name, known: [...runtimes.keys()].join(", ") });
@@ -308,8 +605,10 @@ function codePreparer(packages: CodePackages, runtimes: ReadonlyMap<string, Runt
 function versionPreparer({
   prepareCode,
   secrets,
+  images,
   codeCacheOf,
 }: {
+  readonly images: Images;
   readonly prepareCode: PlatformParts["prepareCode"];
   readonly secrets: Secrets;
   codeCacheOf(version: Version): string | null;
@@ -330,7 +629,11 @@ function versionPreparer({
     const found = kept.get(version);
     if (found === undefined || found.secretChanges !== secrets.changes) return prepare(version, signal);
     // Code that is in use is mounted, which keeps its folder in the kernel's memory: this reads no disk.
-    const isThere = statSync(found.prepared.codeFolder, { throwIfNoEntry: false }) !== undefined;
+    const { image } = version.spec;
+    const isThere =
+      image === undefined
+        ? statSync(found.prepared.codeFolder, { throwIfNoEntry: false }) !== undefined
+        : images.has(image);
     if (!isThere) return prepare(version, signal);
     const codeCacheFolder = codeCacheOf(version);
     return codeCacheFolder === found.prepared.codeCacheFolder ? found.prepared : { ...found.prepared, codeCacheFolder };
@@ -342,18 +645,15 @@ function startDispatcher(platform: Platform): Dispatcher {
   const dispatcher = new Dispatcher({
     queue: store.queue,
     clock,
-    invoke: (lease, signal) => platform.runLease(lease, signal),
-    policyOf: () => ({
-      attemptsMax: bounds.asyncAttemptsMax,
-      ageMsMax: bounds.asyncAgeMsMax,
-      delaysMs: [60_000, 120_000],
-    }),
-    laneLimit: (lane) => platform.laneLimit(lane),
-    inFlightMax: ASYNC_IN_FLIGHT_MAX,
+    invoke: (lease, signal) => platform.work.run(lease, signal),
+    onSettled: (lease, settlement, outcome) => platform.work.settled(lease, settlement, outcome),
+    laneLimit: (lane) => platform.work.laneLimit(lane),
+    inFlightMax: bounds.asyncInFlightMax,
     supervise,
     logger,
   });
   platform.onEnqueued = () => dispatcher.notify();
+  platform.work.cancelRunning = (id) => dispatcher.cancel(id);
   return dispatcher;
 }
 
@@ -366,6 +666,11 @@ function keepRetention(platform: Platform): () => void {
       if (digests.length > 0) logger.log("info", "removed code packages that nothing needs", { count: digests.length });
     });
     supervise("remove unused code packages", swept);
+    const unneeded = platform.sweepImages().then(
+      (count) => count > 0 && logger.log("info", "let go of images that nothing needs", { count }),
+      (thrown: unknown) => logger.log("warn", "images that nothing needs are still there", { cause: String(thrown) }),
+    );
+    supervise("remove unused images", unneeded);
     const retained = store.log.retain({
       olderThanMs: clock.nowMs() - bounds.activationRetentionMs,
       bytesMax: bounds.journalBytesMax,
@@ -375,4 +680,23 @@ function keepRetention(platform: Platform): () => void {
   const timer = setInterval(run, RETENTION_INTERVAL_MS);
   timer.unref();
   return () => clearInterval(timer);
+}
+
+function engineViews({ engine, engines, gateway }: Pick<Composition, "engine" | "engines" | "gateway">): EngineView[] {
+  const { inFlight } = engine;
+  const own = {
+    engine: FIRST_ENGINE,
+    pid: process.pid,
+    connections: gateway.connections,
+    inFlight,
+    instances: engine.counts(),
+  };
+  const others = (engines?.states() ?? []).map(({ engine: number, pid, report }) => ({
+    engine: number,
+    pid,
+    connections: report?.connections ?? 0,
+    inFlight: report?.inFlight ?? 0,
+    instances: report?.counts ?? { starting: 0, idle: 0, busy: 0, frozen: 0 },
+  }));
+  return [own, ...others];
 }

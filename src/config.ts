@@ -3,9 +3,10 @@ import { totalmem } from "node:os";
 import { resolve } from "node:path";
 import type { UpOptions } from "./cli/commands/up.ts";
 import { KoineError } from "./core/errors.ts";
-import { isName } from "./core/function.ts";
+import { isName, type NetworkMode } from "./core/function.ts";
 import type { Right } from "./core/invocation.ts";
 import { limits } from "./core/limits.ts";
+import { type NetworkRule, parseNetworkRules } from "./core/network.ts";
 import type { TokenGrant } from "./gateway/access.ts";
 
 /** Everything that can be set, from flags and environment; the one reader of both. See docs/configuration.md. */
@@ -20,10 +21,21 @@ export interface Config {
   readonly grants: readonly TokenGrant[];
   /** Further names under which the platform may be addressed while it has no authentication. */
   readonly hosts: readonly string[];
+  /** null: egress where the machine can, else none. */
+  readonly network: NetworkMode | null;
+  readonly allowNetwork: readonly NetworkRule[];
+  /** Addresses and networks outside the internet that destinations may be in. */
+  readonly destinationsAllowed: readonly string[];
+  /** Absolute paths of folders whose files triggers may watch. */
+  readonly triggerFolders: readonly string[];
   readonly memoryBudgetBytes: number;
   readonly idleTimeoutMs: number;
   /** Most booted sandboxes per runtime that wait for a version; null: the platform's choice; 0 boots each when it is needed. */
   readonly sparesMax: number | null;
+  /** `unix:///path` of the engine that runs images; null: where one listens usually. */
+  readonly containerEngine: string | null;
+  /** Processes that serve, the first included. */
+  readonly engines: number;
   /** Whether this process was started in a mount namespace of its own. */
   readonly privateMounts: boolean;
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -50,16 +62,55 @@ export function readConfig(options: UpOptions, environment: Config["environment"
     examples: options.examples ?? false,
     logFormat: options.logFormat ?? (environment["KOINE_LOG_FORMAT"] === "json" ? "json" : "text"),
     grants,
-    hosts: (environment["KOINE_HOSTS"] ?? "")
-      .split(",")
-      .map((name) => name.trim())
-      .filter((name) => name !== ""),
+    hosts: listOf(environment["KOINE_HOSTS"]),
+    destinationsAllowed: listOf(environment["KOINE_DESTINATIONS_ALLOW"]),
+    triggerFolders: listOf(environment["KOINE_TRIGGER_FOLDERS"]).map((folder) => resolve(cwd, folder)),
+    network: options.network ?? networkMode(environment["KOINE_NETWORK"]),
+    allowNetwork: parseNetworkRules(options.allowNetwork ?? words(environment["KOINE_ALLOW_NETWORK"])),
     memoryBudgetBytes: options.memoryBudgetBytes ?? Math.floor(totalmem() * MEMORY_SHARE),
     idleTimeoutMs: options.idleTimeoutMs ?? limits.idleTimeoutMsDefault,
     sparesMax: wholeNumber(environment, "KOINE_SPARES_MAX", limits.instancesMax) ?? null,
+    containerEngine: containerEngineOf(options, environment),
+    engines: enginesOf(options, environment),
     privateMounts: environment["KOINE_PRIVATE_MOUNTS"] === "1",
     environment,
   };
+}
+
+function words(text: string | undefined): readonly string[] {
+  return (text ?? "").split(/[\s,]+/).filter((word) => word !== "");
+}
+
+function networkMode(text: string | undefined): NetworkMode | null {
+  if (text === undefined || text === "") return null;
+  if (text === "none" || text === "egress" || text === "host") return text;
+  throw new KoineError("invalid-configuration", { detail: `KOINE_NETWORK is '${text}', not none, egress or host` });
+}
+
+/** DOCKER_HOST may name an engine elsewhere, which is of no use here and no reason to refuse to start. */
+function containerEngineOf(options: UpOptions, environment: Config["environment"]): string | null {
+  const chosen = options.containerEngine ?? environment["KOINE_CONTAINER_ENGINE"];
+  if (chosen !== undefined && chosen !== "") {
+    if (/^(?:unix:\/\/)?\//.test(chosen)) return chosen;
+    throw new KoineError("invalid-configuration", { detail: `the container engine is '${chosen}', not unix:///PATH` });
+  }
+  const host = environment["DOCKER_HOST"] ?? "";
+  return host.startsWith("unix:///") ? host : null;
+}
+
+function enginesOf(options: UpOptions, environment: Config["environment"]): number {
+  const engines = options.engines ?? wholeNumber(environment, "KOINE_ENGINES", limits.enginesMax) ?? 1;
+  if (engines >= 1) return engines;
+  throw new KoineError("invalid-configuration", {
+    detail: `KOINE_ENGINES is ${engines}; a platform has at least 1 engine`,
+  });
+}
+
+function listOf(text: string | undefined): readonly string[] {
+  return (text ?? "")
+    .split(",")
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== "");
 }
 
 function isLoopback(host: string): boolean {

@@ -1,3 +1,4 @@
+import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { UpOptions } from "./cli/commands/up.ts";
 import { compose, type Composition } from "./compose.ts";
@@ -7,7 +8,7 @@ import { type KoineError, toKoineError } from "./core/errors.ts";
 import { limits } from "./core/limits.ts";
 import type { Logger, Supervise } from "./core/telemetry.ts";
 import { deployExamples } from "./examples.ts";
-import { createLogger } from "./log.ts";
+import { createLogger, createSupervisor } from "./log.ts";
 
 interface UpContext {
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -15,6 +16,8 @@ interface UpContext {
   readonly cwd: string;
 }
 
+/** Time that instances get to end when the store is lost. */
+const GIVE_UP_MS = 2_000;
 /** Two signals within this time are one key press that arrived twice: from the terminal and from a parent. */
 const SAME_KEY_PRESS_MS = 300;
 
@@ -24,11 +27,13 @@ export async function up(options: UpOptions, context: UpContext): Promise<number
   try {
     const config = readConfig(options, context.environment, context.cwd);
     logger = createLogger(process.stderr, { format: config.logFormat, clock: systemClock });
-    const supervise = supervisor(logger);
+    const supervise = createSupervisor(logger);
     const composition = await compose({ config, version: context.version, logger, supervise });
     return await run(composition, { version: context.version, logger, supervise });
   } catch (thrown) {
     printError(toKoineError(thrown));
+    // What had begun before it failed must not keep a platform that never was.
+    setTimeout(() => process.exit(1), GIVE_UP_MS).unref();
     return 1;
   }
 }
@@ -43,11 +48,14 @@ async function run(composition: Composition, context: RunContext): Promise<numbe
   const { config, gateway, dispatcher, swept } = composition;
   const stop = stopSignals();
   try {
-    const address = await gateway.listen(config.port, config.host);
+    const address = await listen(composition);
     const host = address.family === "IPv6" ? `[${address.address}]` : address.address;
     const url = `http://${host}:${address.port}`;
     dispatcher.start();
+    await composition.platform.triggers.start();
+    for (const dialect of composition.dialects) dialect.start?.();
     gateway.setReady(true);
+    composition.engines?.setReady(true);
     if (swept > 0) context.logger.log("info", "swept away what a killed platform had left", { count: swept });
     await printReady(composition, context.version, url);
     if (config.examples)
@@ -56,26 +64,50 @@ async function run(composition: Composition, context: RunContext): Promise<numbe
     await composition.close();
     throw thrown;
   }
-  await aborted(stop.first);
-  return await drain(composition, stop.second);
+  const failure = await Promise.race([aborted(stop.first).then(() => null), composition.storeFailed]);
+  return failure === null ? await drain(composition, stop.second) : await giveUp(composition, failure);
+}
+
+/** Nothing that runs could be settled, and nothing that is accepted could be kept: ends at once, so that a new start can go on with what is on disk. */
+async function giveUp({ gateway, engine, engines }: Composition, failure: KoineError): Promise<number> {
+  gateway.setReady(false);
+  engines?.kill();
+  await Promise.race([engine.close(), sleep(GIVE_UP_MS)]);
+  printError(failure);
+  // Connections and timers of what has lost its store would keep the process for ever.
+  process.exit(1);
+}
+
+/** Answers where the platform listens, with all its engines. */
+async function listen({ config, gateway, engines }: Composition): Promise<AddressInfo> {
+  const { port, host } = config;
+  if (engines === null) return await gateway.listen(port, host);
+  await engines.open();
+  const address = await gateway.listen(port, host, { shared: "first" });
+  await engines.listen(address.port, host);
+  return address;
 }
 
 /** Lets running invocations end, within limits; a second Ctrl-C ends the wait. */
-async function drain({ gateway, engine, dispatcher, close }: Composition, hurry: AbortSignal): Promise<number> {
-  const inFlight = engine.inFlight;
+async function drain(composition: Composition, hurry: AbortSignal): Promise<number> {
+  const { gateway, dialects, engine, engines, dispatcher, platform, close } = composition;
+  await engines?.refresh();
+  const inFlight = engine.inFlight + (engines?.inFlight ?? 0);
   process.stdout.write(
     `\n  stopping${inFlight > 0 ? `: ${inFlight} running invocations may end (Ctrl-C again to stop at once)` : ""}\n`,
   );
   const signal = AbortSignal.any([hurry, AbortSignal.timeout(limits.drainMsMax)]);
   hurry.addEventListener("abort", () => process.stdout.write("  stopping at once\n"), { once: true });
   gateway.setReady(false);
-  await Promise.all([dispatcher.drain(signal), engine.drain(signal)]);
+  const sources = [platform.triggers.stop(), ...dialects.map((dialect) => dialect.close?.())];
+  await Promise.all([...sources, dispatcher.drain(signal), engine.drain(signal), engines?.drain(signal)]);
+  if (hurry.aborted) engines?.kill();
   const closed = Promise.all([gateway.close(AbortSignal.timeout(hurry.aborted ? 0 : 1_000)), close()]);
   await Promise.race([closed, aborted(hurry).then(() => sleep(500))]);
   return hurry.aborted ? 130 : 0;
 }
 
-async function printReady({ config, driver }: Composition, version: string, url: string): Promise<void> {
+async function printReady({ config, driver, network }: Composition, version: string, url: string): Promise<void> {
   const facts = await driver.inspect();
   const missing = facts.filter((fact) => !fact.holds);
   const relative = config.dataDirectory.startsWith(`${process.cwd()}/`)
@@ -86,8 +118,29 @@ async function printReady({ config, driver }: Composition, version: string, url:
     lines.push(
       `  not isolated: ${missing.map((fact) => fact.ability).join(", ")}   ('koine doctor' says why and how to get it)`,
     );
+  lines.push(`  ${networkLine(network, driver)}`);
   if (config.grants.length > 0) lines.push("  callers need a token");
   process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+/** What functions reach, and what to do where that is less or more than it should be. */
+function networkLine({ mode, allow }: Composition["network"], driver: Composition["driver"]): string {
+  switch (mode) {
+    case "egress": {
+      const listed =
+        allow.length === 0 ? "not this machine or private networks" : allow.map(({ text }) => text).join(" ");
+      return `network egress: functions reach the internet, ${allow.length === 0 ? listed : `and ${listed}`}`;
+    }
+    case "host":
+      return "network host: functions reach EVERYTHING that this machine can, its own services too; for development only";
+    case "none": {
+      const egress = driver.networks?.egress;
+      if (egress === undefined || egress.had) return "network none: functions reach nothing";
+      return `network none: functions reach nothing, as egress cannot be had (${egress.detail}; 'koine doctor' says how to get it)`;
+    }
+    default:
+      return mode satisfies never;
+  }
 }
 
 function summary(name: string, facts: Awaited<ReturnType<Composition["driver"]["inspect"]>>): string {
@@ -122,16 +175,6 @@ function stopSignals(): { readonly first: AbortSignal; readonly second: AbortSig
 async function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
-}
-
-/** A promise that nobody awaits and that fails is a defect or a broken machine: it is logged, never swallowed. */
-function supervisor(logger: Logger): Supervise {
-  return (what, promise) => {
-    promise.catch((thrown: unknown) => {
-      const error = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
-      logger.log("error", `failed to ${what}`, { error });
-    });
-  };
 }
 
 function printError(error: KoineError): void {

@@ -22,7 +22,7 @@ test("the help of every command explains it, with an example that begins with th
   const commands = everyCommand(buildProgram({ io, commands: {}, exitCode: 0 }));
   const names = commands.filter((command) => command.parent?.parent === null).map((command) => command.name());
   const expected =
-    "alias completion context delete deploy dev doctor get init invoke list logs publish rollback runs secret status up version versions";
+    "alias completion context delete deploy dev dlq doctor get init invoke list logs publish rollback runs secret status topic trigger up version versions";
   assert.equal(names.toSorted().join(" "), expected);
   for (const command of commands) {
     const path = pathOf(command);
@@ -180,5 +180,7 @@ test("up hands its options over and answers with the platform's exit code", asyn
     {},
   ]);
   assert.equal((await run(null, ["up", "--port", "70000"], { commands })).code, 2);
+  for (const engines of ["0", "65", "many"])
+    assert.equal((await run(null, ["up", "--engines", engines], { commands })).code, 2);
   assert.equal((await run(null, ["up", "--sandbox", "magic"], { commands })).code, 2);
 });

@@ -7,6 +7,7 @@ import { addContext } from "./commands/context.ts";
 import { addDelete } from "./commands/delete.ts";
 import { addDeploy } from "./commands/deploy.ts";
 import { addDev } from "./commands/dev.ts";
+import { addDlq } from "./commands/dlq.ts";
 import { addGet } from "./commands/get.ts";
 import { addInit } from "./commands/init.ts";
 import { addInvoke } from "./commands/invoke.ts";
@@ -15,6 +16,8 @@ import { addLogs } from "./commands/logs.ts";
 import { addRuns } from "./commands/runs.ts";
 import { addSecret } from "./commands/secret.ts";
 import { addStatus } from "./commands/status.ts";
+import { addTopic } from "./commands/topic.ts";
+import { addTrigger } from "./commands/trigger.ts";
 import { addUp } from "./commands/up.ts";
 import { addVersions } from "./commands/versions.ts";
 import { exitCodes, toFailure, usageFailure } from "./failure.ts";
@@ -80,6 +83,8 @@ export function buildProgram(cli: Cli): Command {
   for (const add of [addDeploy, addInvoke, addLogs, addRuns, addList, addGet, addVersions, addAlias, addDelete]) {
     add(program, cli);
   }
+  program.commandsGroup("Events:");
+  for (const add of [addTrigger, addTopic, addDlq]) add(program, cli);
   program.commandsGroup("Platform:");
   for (const add of [addSecret, addStatus, addContext, addCompletion]) add(program, cli);
   program.helpCommand("help [command]", "Show the help of a command");

@@ -156,3 +156,31 @@ test("a file that is gone or changed when the archive is made ends it with an er
   await write({ "b.js": "longer" });
   await assert.rejects(buffer(packed.archive()), /unexpected number of bytes/);
 });
+
+test("what an image is built from is chosen by .dockerignore alone, and the Dockerfile is always in it", async () => {
+  await write({
+    Dockerfile: "FROM scratch",
+    ".dockerignore": "Dockerfile\nprivate\n!private/public.txt\n*.log\n**/*.tmp\n",
+    ".koineignore": "kept.txt",
+    ".env": "A=1",
+    "kept.txt": "1",
+    "top.log": "1",
+    "deep/inner.log": "1",
+    "deep/x.tmp": "1",
+    "private/key": "1",
+    "private/public.txt": "1",
+  });
+  const { paths } = await packCode(folder, { dockerfile: "Dockerfile" });
+  assert.deepEqual(
+    paths.toSorted(),
+    [
+      ".dockerignore",
+      ".env",
+      ".koineignore",
+      "Dockerfile",
+      "deep/inner.log",
+      "kept.txt",
+      "private/public.txt",
+    ].toSorted(),
+  );
+});

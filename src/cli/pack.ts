@@ -4,7 +4,8 @@ import { lstat, readdir, readFile, readlink, realpath, stat } from "node:fs/prom
 import { basename, join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import ignore, { type Ignore } from "ignore";
+import dockerIgnore from "@balena/dockerignore";
+import ignore from "ignore";
 import {
   checkEntryPath,
   checkLinkTarget,
@@ -44,6 +45,16 @@ export type PackSource =
     }
   | { readonly kind: "link"; readonly path: string; readonly target: string };
 
+export interface PackOptions {
+  /** It is to be built into an image by this file in it: then .dockerignore says what is left out, and nothing else does. */
+  readonly dockerfile?: string;
+}
+
+/** Tells what is left out; folders end with `/`. */
+interface Ignored {
+  ignores(path: string): boolean;
+}
+
 /** What is left out unless `.koineignore` brings it back with `!`. */
 const IGNORED = [
   ".git/",
@@ -65,11 +76,13 @@ const FILES_AT_A_TIME = 8;
  * Reads a folder, or a single file, and computes the digest of the package it makes.
  * @throws KoineError `invalid-package` that names what cannot be packed, `limit-exceeded`
  */
-export async function packCode(path: string): Promise<PackedCode> {
+export async function packCode(path: string, options: PackOptions = {}): Promise<PackedCode> {
   const root = await realpath(path).catch((thrown: unknown) => {
     throw unreadable(path, thrown);
   });
-  const sources = (await stat(root)).isDirectory() ? await walkFolder(root) : [await singleFile(root, basename(path))];
+  const sources = (await stat(root)).isDirectory()
+    ? await walkFolder(root, options)
+    : [await singleFile(root, basename(path))];
   if (sources.length === 0) {
     throw new KoineError("invalid-package", { detail: `there is no file to deploy in '${path}'` });
   }
@@ -93,8 +106,8 @@ async function singleFile(onDisk: string, name: string): Promise<PackSource> {
 }
 
 /** All that is not ignored, in order of path. */
-async function walkFolder(root: string): Promise<readonly PackSource[]> {
-  const ignored = await readIgnoreFile(root);
+async function walkFolder(root: string, { dockerfile }: PackOptions): Promise<readonly PackSource[]> {
+  const ignored = dockerfile === undefined ? await readIgnoreFile(root) : await readDockerIgnore(root, dockerfile);
   const paths = new PackagePaths();
   const sources: PackSource[] = [];
   let bytes = 0;
@@ -122,7 +135,7 @@ async function walkFolder(root: string): Promise<readonly PackSource[]> {
 }
 
 /** What a path of the folder contributes; null when it is ignored. */
-async function inspect(root: string, path: string, ignored: Ignore): Promise<PackSource | "folder" | null> {
+async function inspect(root: string, path: string, ignored: Ignored): Promise<PackSource | "folder" | null> {
   const onDisk = join(root, path);
   const stats = await lstat(onDisk).catch((thrown: unknown) => {
     // Nothing is found under a name that is not valid Unicode: it was changed when it was read.
@@ -143,12 +156,32 @@ async function inspect(root: string, path: string, ignored: Ignore): Promise<Pac
   return { kind: "link", path, target };
 }
 
-async function readIgnoreFile(root: string): Promise<Ignore> {
-  const patterns = await readFile(join(root, ".koineignore"), "utf8").catch((thrown: unknown) => {
-    if (thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT") return "";
-    throw unreadable(".koineignore", thrown);
-  });
+async function readIgnoreFile(root: string): Promise<Ignored> {
+  const patterns = (await contentOf(root, ".koineignore")) ?? "";
   return ignore({ ignorecase: false }).add(IGNORED).add(patterns);
+}
+
+/** By Docker's rules, which differ: patterns begin at the root, and a file can come back from a folder that is left out. */
+async function readDockerIgnore(root: string, dockerfile: string): Promise<Ignored> {
+  const patterns =
+    (await contentOf(root, `${dockerfile}.dockerignore`)) ?? (await contentOf(root, ".dockerignore")) ?? "";
+  const left = dockerIgnore.default({ ignorecase: false }).add(patterns);
+  const comesBack = /^\s*!/m.test(patterns);
+  return {
+    ignores(path) {
+      if (path === dockerfile || path === ".koine/") return path !== dockerfile;
+      if (path.endsWith("/")) return !comesBack && !dockerfile.startsWith(path) && left.ignores(path.slice(0, -1));
+      return left.ignores(path);
+    },
+  };
+}
+
+/** null: there is no such file. */
+async function contentOf(root: string, name: string): Promise<string | null> {
+  return await readFile(join(root, name), "utf8").catch((thrown: unknown) => {
+    if (thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT") return null;
+    throw unreadable(name, thrown);
+  });
 }
 
 /** The manifest: every file is read and hashed, a few at a time. */

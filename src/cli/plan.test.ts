@@ -75,3 +75,61 @@ test("an unknown key of koine.json is an error that says what was probably meant
   assert.match(refused('{"environment": {"A": 1}}'), /environment\.A: /);
   assert.match(refused("{"), /is not JSON/);
 });
+
+test("retries and destinations come from flags, then from koine.json", () => {
+  const projectFile = parseProjectFile(
+    JSON.stringify({ name: "f", retries: 5, retryDelay: "10s", onFailure: "topic:bad" }),
+  );
+  const flags = { retries: "0", maxEventAge: "1h", onSuccess: "function:audit", destinationSecret: "KEY" };
+  const { request } = planDeploy({ ...folder, projectFile }, flags, given);
+  assert.deepEqual(request.retry, { attemptsMax: 1, delayMs: 10_000, ageMsMax: 3_600_000 });
+  assert.deepEqual(request.destinations, { onSuccess: "function:audit", onFailure: "topic:bad", secret: "KEY" });
+  const without = planDeploy(folder, {}, given).request;
+  assert.deepEqual([without.retry, without.destinations], [undefined, undefined]);
+});
+
+const withDockerfile: ProjectFolder = {
+  ...folder,
+  facts: { files: ["Dockerfile", "go.mod", "main.go"], packageJson: null },
+  projectFile: null,
+};
+
+test("a Dockerfile is built where there is nothing else to run, and where it is asked for", () => {
+  const { image, request, ref } = planDeploy(withDockerfile, {}, given);
+  assert.deepEqual(image, { kind: "build", dockerfile: "Dockerfile" });
+  assert.deepEqual(request, { runtime: "image", build: { dockerfile: "Dockerfile" } });
+  assert.equal(ref.name, "my-fn");
+  const both = { ...withDockerfile, facts: { files: ["Dockerfile", "index.mjs"], packageJson: null } };
+  const left = planDeploy(both, {}, given);
+  assert.deepEqual([left.image, left.request.runtime], [null, "nodejs26.x"]);
+  assert.match(left.notes.join(), /--build image uses it/);
+  assert.deepEqual(planDeploy(both, { build: "image" }, given).image, { kind: "build", dockerfile: "Dockerfile" });
+  const other = planDeploy(both, { dockerfile: "docker/Prod" }, given);
+  assert.deepEqual(other.image, { kind: "build", dockerfile: "docker/Prod" });
+});
+
+test("an image needs no folder, and names the function", () => {
+  const empty: ProjectFolder = { ...folder, facts: { files: [], packageJson: null }, projectFile: null };
+  const flags = { image: "ghcr.io/you/api:1.4", registrySecret: "GHCR", protocol: "http", port: "3000" };
+  const { image, request, ref } = planDeploy(empty, flags, given);
+  assert.equal(ref.name, "api");
+  assert.deepEqual(image, { kind: "image", image: flags.image });
+  assert.deepEqual(request, {
+    runtime: "image",
+    image: flags.image,
+    annotations: { "registry-secret": "GHCR" },
+    protocol: "http",
+    port: 3_000,
+  });
+});
+
+test("an image that exists and one that is to be built exclude each other", () => {
+  for (const flags of [
+    { image: "x", build: "image" as const },
+    { image: "x", dockerfile: "Dockerfile" },
+  ]) {
+    assert.throws(() => planDeploy(withDockerfile, flags, given), CliFailure);
+  }
+  const without = { ...withDockerfile, facts: { files: [], packageJson: null } };
+  assert.throws(() => planDeploy(without, { build: "image" }, given), /no Dockerfile/);
+});

@@ -23,7 +23,8 @@ export async function readProjectFolder(path: string): Promise<ProjectFolder> {
   const found = await stat(path).catch(() => null);
   if (found === null) throw nothingAt(path);
   if (!found.isDirectory()) {
-    const facts = { files: [basename(path)], packageJson: null };
+    const files = [basename(path)];
+    const facts = { files, executables: (found.mode & 0o100) === 0 ? [] : files, packageJson: null };
     return { path, isFile: true, facts, projectFile: null };
   }
   const packageJson = await readPackageJson(path);
@@ -33,8 +34,16 @@ export async function readProjectFolder(path: string): Promise<ProjectFolder> {
     if (listed.includes(entry) || entry.startsWith("..")) continue;
     if ((await stat(join(path, entry)).catch(() => null))?.isFile() === true) entries.push(entry);
   }
-  const facts = { files: [...listed, ...entries].sort(), packageJson };
+  const executables: string[] = [];
+  for (const file of listed.filter((name) => !/[./]/.test(name)))
+    if (((await stat(join(path, file)).catch(() => null))?.mode ?? 0) & 0o100) executables.push(file);
+  const facts = { files: [...listed, ...entries].sort(), executables, packageJson };
   return { path, isFile: false, facts, projectFile: await readProjectFile(path) };
+}
+
+/** For what needs no folder. */
+export function noFolder(path: string): ProjectFolder {
+  return { path, isFile: false, facts: { files: [], packageJson: null }, projectFile: null };
 }
 
 export function nothingAt(path: string): CliFailure {

@@ -103,3 +103,26 @@ test("what was said is kept, and decides the rest", () => {
 test("names are made valid or given up", () => {
   assert.deepEqual(["@me/my-fn", "My Folder!", "..x..", "***"].map(nameFrom), ["my-fn", "My-Folder", "x", undefined]);
 });
+
+test("an executable bootstrap is a custom runtime, unless something else is said", () => {
+  const folder = { files: ["bootstrap", "index.mjs"], executables: ["bootstrap"], packageJson: null };
+  const { notes, ...project } = recogniseProject(folder);
+  assert.deepEqual(project, { runtime: "custom", protocol: "lambda-runtime-api" });
+  assert.match(notes.join(), /'bootstrap' can be executed/);
+  assert.equal(recogniseProject({ ...folder, executables: [] }).handler, "index.mjs");
+  assert.equal(recogniseProject(folder, { handler: "index.mjs" }).protocol, undefined);
+  assert.equal(recogniseProject(folder, { runtime: "nodejs22.x" }).protocol, undefined);
+  assert.equal(recogniseProject(folder, { protocol: "stdio" }).command, undefined);
+});
+
+test("a program's runtime is that of its interpreter, and a single file is its own command", () => {
+  const folder = { files: ["server", "x"], executables: ["server"], packageJson: null };
+  const runtimeOf = (command: string): string => recogniseProject(folder, { command: command.split(" ") }).runtime;
+  assert.equal(runtimeOf("./server"), "custom");
+  assert.equal(runtimeOf("node x"), "nodejs26.x");
+  assert.equal(runtimeOf("gunicorn app:app"), "python3");
+  assert.equal(recogniseProject(folder, { command: ["./server"] }).protocol, "http");
+  const alone = { files: ["shout.sh"], executables: ["shout.sh"], packageJson: null };
+  const { notes: _, ...project } = recogniseProject(alone, { protocol: "stdio" });
+  assert.deepEqual(project, { runtime: "custom", protocol: "stdio", command: ["./shout.sh"] });
+});

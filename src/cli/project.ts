@@ -5,6 +5,8 @@ import { CliFailure } from "./failure.ts";
 export interface FolderFacts {
   /** Paths, with `/`, of the files at the top and in `src`, and of what package.json calls its entry, if it is there. */
   readonly files: readonly string[];
+  /** Those of them that can be executed. */
+  readonly executables?: readonly string[];
   /** Parsed package.json; null when there is none. */
   readonly packageJson: PackageJson | null;
 }
@@ -19,11 +21,17 @@ export interface PackageJson {
 export interface ProjectChoice {
   readonly runtime?: string | undefined;
   readonly handler?: string | undefined;
+  /** What a program of the user's speaks, and how it is launched. */
+  readonly protocol?: string | undefined;
+  readonly command?: readonly string[] | undefined;
 }
 
 export interface Project {
   readonly runtime: string;
-  readonly handler: string;
+  /** Absent for functions that bring a program of their own, unless it was said. */
+  readonly handler?: string;
+  readonly protocol?: string;
+  readonly command?: readonly string[];
   /** Remarks on what was passed over. */
   readonly notes: readonly string[];
 }
@@ -43,6 +51,8 @@ const NODE_MAJORS = [26, 24, 22];
  * @throws CliFailure `invalid-project` when there is nothing to run, or more than one thing
  */
 export function recogniseProject(folder: FolderFacts, chosen: ProjectChoice = {}): Project {
+  const program = recogniseProgram(folder, chosen);
+  if (program !== null) return program;
   if (chosen.runtime !== undefined && chosen.handler !== undefined) {
     return { runtime: chosen.runtime, handler: chosen.handler, notes: [] };
   }
@@ -51,6 +61,38 @@ export function recogniseProject(folder: FolderFacts, chosen: ProjectChoice = {}
   const handler = chosen.handler ?? (language === "nodejs" ? nodeHandler(folder, notes) : pythonHandler(folder));
   const runtime = chosen.runtime ?? (language === "python" ? "python3" : nodeRuntime(folder.packageJson, notes));
   return { runtime, handler, notes };
+}
+
+/** A function that brings a program of its own; null: it has a handler. */
+function recogniseProgram(folder: FolderFacts, chosen: ProjectChoice): Project | null {
+  const { executables = [] } = folder;
+  const handler = chosen.handler === undefined ? {} : { handler: chosen.handler };
+  const brings = executables.includes(BOOTSTRAP) && (chosen.runtime === undefined || chosen.runtime === CUSTOM);
+  if (chosen.protocol === undefined && chosen.command === undefined) {
+    if (!brings || chosen.handler !== undefined) return null;
+    const notes = [
+      `'${BOOTSTRAP}' can be executed: it is run, and spoken to by the Lambda Runtime API (--protocol says otherwise)`,
+    ];
+    return { runtime: CUSTOM, protocol: "lambda-runtime-api", notes };
+  }
+  const protocol = chosen.protocol ?? "http";
+  const notes =
+    chosen.protocol === undefined ? ["a command without --protocol: taken for a server that speaks http"] : [];
+  const alone = folder.files.length === 1 && executables.length === 1 ? [`./${executables[0] ?? ""}`] : undefined;
+  const command = chosen.command ?? (executables.includes(BOOTSTRAP) ? undefined : alone);
+  const runtime = chosen.runtime ?? programRuntime(folder, command, notes);
+  return { runtime, protocol, ...handler, ...(command === undefined ? {} : { command }), notes };
+}
+
+const BOOTSTRAP = "bootstrap";
+const CUSTOM = "custom";
+
+/** The runtime whose interpreter and dependencies a program needs. */
+function programRuntime(folder: FolderFacts, command: readonly string[] | undefined, notes: string[]): string {
+  const program = command?.[0] ?? "";
+  if (/^(?:node|npm|npx)$/.test(program)) return nodeRuntime(folder.packageJson, notes);
+  if (/^(?:python3?|gunicorn|uvicorn|hypercorn|waitress-serve)$/.test(program)) return "python3";
+  return CUSTOM;
 }
 
 /** Where the entry that package.json names may be. */

@@ -41,6 +41,16 @@ export function parseCount(text: string, what: string, least = 1): number {
 }
 
 /**
+ * Cores of `0.5`, `2`.
+ * @throws CliFailure `usage`
+ */
+export function parseCores(text: string): number {
+  const cores = /^\d+(?:\.\d+)?$/.test(text.trim()) ? Number(text) : 0;
+  if (cores > 0) return cores;
+  throw usageFailure(`'${text}' is not a number of cores`, "Write a number above 0: 0.5, 1, 2.");
+}
+
+/**
  * RFC 3339 of a moment: `10m` (ago) or a date and time.
  * @throws CliFailure `usage`
  */

@@ -32,12 +32,15 @@ function facts(view: FunctionView, url: string, nowMs: number): readonly (readon
     ["newest version", String(view.newestVersion)],
     ["aliases", view.aliases.length === 0 ? "-" : view.aliases.map(aliasText).join(", ")],
     ["runtime", spec.runtime],
-    ["handler", `${spec.handler} (${spec.handlerModel})`],
+    ...(spec.image === undefined ? [] : [["image", spec.image] as const]),
+    ...programText(spec),
     ["memory", formatBytes(spec.memoryBytesMax)],
     ["timeout", formatDuration(spec.timeoutMs)],
     ["concurrency", `${spec.instanceConcurrency} per instance, ${spec.reservedConcurrency ?? "any number"} in all`],
     ["idle timeout", spec.idleTimeoutMs === null ? "the platform's choice" : formatDuration(spec.idleTimeoutMs)],
     ["access", spec.access],
+    ["network", networkText(spec)],
+    ["cpu", spec.cpuCores === undefined ? "by memory" : `${spec.cpuCores} cores at most`],
     ["environment", variables.length === 0 ? "-" : variables.join(" ")],
     ["secrets", spec.secrets.length === 0 ? "-" : spec.secrets.join(" ")],
     ["dialect", spec.dialect],
@@ -46,6 +49,11 @@ function facts(view: FunctionView, url: string, nowMs: number): readonly (readon
     ["created", formatAgo(view.createdAt, nowMs)],
     ["updated", formatAgo(view.updatedAt, nowMs)],
   ];
+}
+
+function networkText({ network, allowNetwork }: FunctionView["spec"]): string {
+  const mode = network ?? "the platform's";
+  return allowNetwork === undefined || allowNetwork.length === 0 ? mode : `${mode}, and ${allowNetwork.join(" ")}`;
 }
 
 /** `prod → v3`, or `prod → v3 90%, v4 10%`. */
@@ -57,4 +65,18 @@ export function aliasTarget({ version, additional }: Pick<AliasView, "version" |
   if (additional === undefined) return `v${version}`;
   const share = (weight: number): string => `${Number((weight * 100).toFixed(2))}%`;
   return `v${version} ${share(1 - additional.weight)}, v${additional.version} ${share(additional.weight)}`;
+}
+
+/** The handler, or what stands in its place. */
+function programText(spec: FunctionView["spec"]): readonly (readonly [string, string])[] {
+  const { protocol, command, port, readyPath } = spec;
+  if (protocol === undefined) return [["handler", `${spec.handler} (${spec.handlerModel})`]];
+  const details = [
+    ...(port === undefined ? [] : [`port ${port}`]),
+    ...(readyPath === undefined ? [] : [`ready at ${readyPath}`]),
+  ];
+  return [
+    ["protocol", [protocol, ...details].join(", ")],
+    ["command", command === undefined ? "./bootstrap, or the image's own" : command.join(" ")],
+  ];
 }

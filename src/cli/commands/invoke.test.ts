@@ -167,3 +167,19 @@ test("a call that takes longer than --timeout ends with 5, and Ctrl-C with 130",
   const interrupted = await run(streaming.url, ["invoke", "hello"], { onOutput: (_, interrupt) => interrupt() });
   assert.deepEqual(interrupted, { code: 130, stdout: "first", stderr: "" });
 });
+
+test("what is said of the queue goes along as headers, and only with --async", async () => {
+  const accepted: Script = { status: 202, body: { activationId: "a-1" } };
+  await using platform = await scriptedPlatform({ [invoke]: accepted });
+  const flags = ["--idempotency-key", "k", "--ordering-key", "o", "--priority", "high", "--delay", "1.5m"];
+  assert.equal((await run(platform.url, ["invoke", "hello", "--async", ...flags])).code, 0);
+  const { headers } = platform.request(invoke);
+  const names = ["idempotency-key", "koine-ordering-key", "koine-priority", "koine-delay"];
+  assert.deepEqual(
+    names.map((name) => headers[name]),
+    ["k", "o", "high", "90000ms"],
+  );
+  assert.equal((await run(platform.url, ["invoke", "hello", ...flags])).code, 2);
+  const both = ["--delay", "1s", "--at", "2031-01-31T12:00:00Z"];
+  assert.equal((await run(platform.url, ["invoke", "hello", "--async", ...both])).code, 2);
+});

@@ -1,4 +1,5 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
+import { PRIORITIES } from "../../core/enqueue.ts";
 import { parseFunctionRef } from "../../core/function.ts";
 import type { Cli, Session } from "../command.ts";
 import { collect, defineCommand, withSession } from "../command.ts";
@@ -14,6 +15,11 @@ interface InvokeFlags {
   readonly header?: readonly string[];
   readonly path?: string;
   readonly timeout?: string;
+  readonly delay?: string;
+  readonly at?: string;
+  readonly idempotencyKey?: string;
+  readonly orderingKey?: string;
+  readonly priority?: string;
   readonly fail?: boolean;
 }
 
@@ -28,10 +34,16 @@ export function addInvoke(parent: Command, cli: Cli): void {
       "koine invoke thumbnail --path '/?width=200' -d @photo.jpg > small.webp",
       "koine invoke hello:3 -X POST -H 'content-type: text/plain' -d - < letter.txt",
       "koine invoke report --async -d @order.json",
+      "koine invoke report --async --delay 10m --idempotency-key order-17 -d @order.json",
     ],
   })
     .option("-d, --data <data>", "body: text, @file, or - for stdin")
     .option("--async", "do not wait: the platform runs it and keeps the answer; prints the invocation's id")
+    .option("--delay <duration>", "with --async: not before this time has passed: 30s, 2h")
+    .option("--at <time>", "with --async: not before this time: 2030-01-31T12:00:00Z")
+    .option("--idempotency-key <key>", "with --async: accepted once within a day for the same key")
+    .option("--ordering-key <key>", "with --async: one after the other for the same key, in order")
+    .addOption(new Option("--priority <priority>", "with --async: which goes first").choices(PRIORITIES))
     .option("-X, --method <method>", "HTTP method")
     .option("-H, --header <header>", "HTTP header 'name: value'; may be repeated", collect)
     .option("--path <path>", "path and query below the function's address")
@@ -50,12 +62,34 @@ async function invoke(session: Session, name: string, flags: InvokeFlags): Promi
   await invokeFunction(session, {
     ref,
     http: overHttp ? { method, path: requestPath(flags.path ?? "") } : null,
-    headers,
+    headers: { ...headers, ...queueHeaders(flags, session.io.clock.nowMs()) },
     body,
     async: flags.async === true,
     failOnStatus: flags.fail === true,
     ...(flags.timeout === undefined ? {} : { timeoutMs: parseDuration(flags.timeout) }),
   });
+}
+
+/** How the platform is to handle what it runs later. */
+function queueHeaders(flags: InvokeFlags, nowMs: number): Readonly<Record<string, string>> {
+  const { delay, at, idempotencyKey, orderingKey, priority } = flags;
+  const headers = {
+    ...(delay === undefined ? {} : { "koine-delay": `${parseDuration(delay)}ms` }),
+    ...(at === undefined ? {} : { "koine-at": timeOf(at, nowMs) }),
+    ...(idempotencyKey === undefined ? {} : { "idempotency-key": idempotencyKey }),
+    ...(orderingKey === undefined ? {} : { "koine-ordering-key": orderingKey }),
+    ...(priority === undefined ? {} : { "koine-priority": priority }),
+  };
+  if (flags.async !== true && Object.keys(headers).length > 0)
+    throw usageFailure("--delay, --at, --idempotency-key, --ordering-key and --priority need --async", "Add --async.");
+  if (delay !== undefined && at !== undefined) throw usageFailure("--delay and --at exclude each other", "Use one.");
+  return headers;
+}
+
+function timeOf(text: string, nowMs: number): string {
+  const atMs = Date.parse(text);
+  if (Number.isNaN(atMs)) throw usageFailure(`'${text}' is not a time`, "Write --at 2030-01-31T12:00:00Z.");
+  return new Date(Math.max(atMs, nowMs)).toISOString();
 }
 
 /** Headers by lower-case name; those given several times keep all their values. */

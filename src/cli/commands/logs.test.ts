@@ -107,7 +107,10 @@ test("a run is shown, with its error, its logs or its stored answer", async () =
   };
   const path = "GET /v1/namespaces/default/activations/act-1";
   await using platform = await scriptedPlatform({
-    [path]: { status: 200, body: { ...activationView, state: "failed", error } },
+    [path]: {
+      status: 200,
+      body: { ...activationView, state: "failed", error, attempts: [], queued: null, deadLetter: false },
+    },
     [`${path}/logs`]: page(logView(1, "one")),
     [`${path}/result`]: (_, response) =>
       response.writeHead(404, { "content-type": "text/plain" }).end("the function's own"),

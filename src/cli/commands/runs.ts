@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { Option } from "commander";
 import { pipeline } from "node:stream/promises";
-import type { ActivationView } from "../../core/api.ts";
+import type { ActivationView, RunView } from "../../core/api.ts";
 import { invocationHeaders } from "../../core/api.ts";
 import { functionNamed, inPackage, namespacePath } from "../address.ts";
 import type { Cli, Session } from "../command.ts";
@@ -10,6 +10,7 @@ import { usageFailure } from "../failure.ts";
 import { readActivationLogs } from "../logs.ts";
 import type { Paint } from "../terminal.ts";
 import { formatAgo, formatBytes, formatDuration, parseCount, parseSince } from "../quantity.ts";
+import { attemptText } from "./dlq.ts";
 import { logPrinter } from "./logs.ts";
 
 const STATES = ["queued", "running", "succeeded", "failed", "timedOut", "rejected"] as const;
@@ -21,7 +22,7 @@ interface ListFlags {
   readonly limit?: string;
 }
 
-/** Adds `runs list|get`: invocations that were made. */
+/** Adds `runs list|get|cancel|replay`: invocations that were made. */
 export function addRuns(parent: Command, cli: Cli): void {
   const runs = defineCommand(parent, "runs", {
     summary: "Look at the invocations that were made",
@@ -45,6 +46,29 @@ export function addRuns(parent: Command, cli: Cli): void {
     .option("--logs", "show what it wrote instead")
     .option("--result", "show the stored answer of an asynchronous invocation instead")
     .action(withSession(cli, getRun));
+
+  defineCommand(runs, "cancel <id>", {
+    summary: "End an invocation that waits or runs",
+    examples: ["koine runs cancel 01920c3e-…"],
+  }).action(withSession(cli, cancelRun));
+
+  defineCommand(runs, "replay <id>", {
+    summary: "Run an asynchronous invocation again that failed for good, with its event",
+    detail: "The events of others are not kept. 'koine dlq replay' does it for many.",
+    examples: ["koine runs replay 01920c3e-…"],
+  }).action(withSession(cli, replayRun));
+}
+
+async function cancelRun(session: Session, id: string): Promise<void> {
+  await session.client.json("POST", namespacePath(session, `/activations/${encodeURIComponent(id)}/cancel`));
+  session.output.done(`cancelled ${id}`);
+  if (session.output.json) session.output.value({ cancelled: [id] });
+}
+
+async function replayRun(session: Session, id: string): Promise<void> {
+  await session.client.json("POST", namespacePath(session, `/activations/${encodeURIComponent(id)}/replay`));
+  session.output.done(`${id} runs again; 'koine runs get ${id}' shows it`);
+  if (session.output.json) session.output.value({ activationId: id });
 }
 
 async function listRuns(session: Session, name: string | undefined, flags: ListFlags): Promise<void> {
@@ -102,11 +126,11 @@ async function getRun(
     await pipeline(response, io.stdout, { end: false, signal: session.signal });
     return;
   }
-  const view = await client.json<ActivationView>("GET", path);
+  const view = await client.json<RunView>("GET", path);
   output.show(view, () => output.facts(runFacts(view, output.paint, io.clock.nowMs())));
 }
 
-function runFacts(view: ActivationView, paint: Paint, nowMs: number): readonly (readonly [string, string])[] {
+function runFacts(view: RunView, paint: Paint, nowMs: number): readonly (readonly [string, string])[] {
   const { error } = view;
   return [
     ["id", view.id],
@@ -123,6 +147,9 @@ function runFacts(view: ActivationView, paint: Paint, nowMs: number): readonly (
     ["memory", view.memoryBytes === 0 ? "-" : formatBytes(view.memoryBytes)],
     ["status", view.status === null ? "-" : String(view.status)],
     ["instance", view.instanceId === "" ? "-" : view.instanceId],
+    ...view.attempts.map((attempt) => [`attempt ${attempt.number}`, attemptText(attempt)] as const),
+    ...(view.queued === null ? [] : [["queue", view.queued.running ? "running" : `due ${view.queued.dueAt}`] as const]),
+    ...(view.deadLetter ? [["dead letter", `'koine dlq get ${view.id}' shows its event`] as const] : []),
     ...(error === null ? [] : [["error", `${error.message} (${error.code}, fault ${error.fault})`] as const]),
     ...(error?.cause?.stack === undefined
       ? []

@@ -80,5 +80,17 @@ function statusFacts(status: PlatformStatus, address: string, nowMs: number): re
     ["spare sandboxes", spares.length === 0 ? "-" : spares.join(", ")],
     ["memory", `${formatBytes(memory.usedBytes)} of ${formatBytes(memory.budgetBytes)}`],
     ["queue", `${queue.waiting} waiting, ${queue.leased} running, ${queue.dead} dead`],
+    ...enginesFacts(status.engines),
   ];
+}
+
+/** Of a platform with one engine everything is said already. */
+function enginesFacts(engines: PlatformStatus["engines"] = []): readonly (readonly [string, string])[] {
+  if (engines.length < 2) return [];
+  return engines.map(({ engine, pid, connections, inFlight, instances }) => [
+    `engine ${engine}`,
+    pid === null
+      ? "is being started anew"
+      : `process ${pid}, ${connections} connections, ${inFlight} invocations, instances ${instancesText(instances)}`,
+  ]);
 }

@@ -1,8 +1,10 @@
 import type { Command } from "commander";
 import { Option } from "commander";
 import { resolve } from "node:path";
+import { limits } from "../../core/limits.ts";
 import type { Cli } from "../command.ts";
-import { defineCommand } from "../command.ts";
+import type { NetworkMode } from "../../core/function.ts";
+import { collect, defineCommand } from "../command.ts";
 import { CliFailure, exitCodes, usageFailure } from "../failure.ts";
 import { parseDuration, parseMemory } from "../quantity.ts";
 
@@ -22,6 +24,13 @@ export interface UpOptions {
   /** Memory for all instances together. */
   readonly memoryBudgetBytes?: number;
   readonly idleTimeoutMs?: number;
+  /** What functions have of the network unless they ask for less, and the most they can have. */
+  readonly network?: NetworkMode;
+  readonly allowNetwork?: readonly string[];
+  /** `unix:///path` of the engine that runs images. */
+  readonly containerEngine?: string;
+  /** Processes that serve. */
+  readonly engines?: number;
 }
 
 interface UpFlags {
@@ -34,13 +43,22 @@ interface UpFlags {
   readonly tokenFile?: string;
   readonly memoryBudget?: string;
   readonly idleTimeout?: string;
+  readonly network?: NetworkMode;
+  readonly allowNetwork?: readonly string[];
+  readonly engines?: string;
+  readonly containerEngine?: string;
 }
 
 export function addUp(parent: Command, cli: Cli): void {
   defineCommand(parent, "up", {
     summary: "Run the platform in the foreground",
     detail: "Ctrl-C lets running invocations end and stops; a second Ctrl-C stops at once.",
-    examples: ["koine up", "koine up --port 8080 --data /var/lib/koine --memory-budget 4GB"],
+    examples: [
+      "koine up",
+      "koine up --port 8080 --data /var/lib/koine --memory-budget 4GB",
+      "koine up --allow-network localhost:5432",
+      "koine up --engines 4",
+    ],
   })
     .option("--port <port>", "port to listen on (default 4000)")
     .option("--host <host>", "address to listen on (default 127.0.0.1)")
@@ -54,6 +72,16 @@ export function addUp(parent: Command, cli: Cli): void {
       "--idle-timeout <duration>",
       "idle time after which instances of functions not known yet stop, unless their function says (default 60s)",
     )
+    .addOption(
+      new Option("--network <mode>", "the most that functions reach, and the default").choices([
+        "none",
+        "egress",
+        "host",
+      ]),
+    )
+    .option("--allow-network <rule>", "what they may reach beyond the internet; may be repeated", collect)
+    .option("--container-engine <address>", "the engine that runs images: unix:///PATH (default: where one listens)")
+    .option("--engines <count>", "processes that serve, about one for each core (default 1)")
     .action(async (flags: UpFlags) => {
       const options = upOptions(flags, cli.io.cwd);
       if (cli.commands.up === undefined) {
@@ -74,6 +102,8 @@ export function addUp(parent: Command, cli: Cli): void {
 function upOptions(flags: UpFlags, cwd: string): UpOptions {
   const { host, sandbox, examples, logFormat } = flags;
   return {
+    ...(flags.network === undefined ? {} : { network: flags.network }),
+    ...(flags.allowNetwork === undefined ? {} : { allowNetwork: flags.allowNetwork }),
     ...(flags.port === undefined ? {} : { port: parsePort(flags.port) }),
     ...(host === undefined ? {} : { host }),
     ...(flags.data === undefined ? {} : { dataDirectory: resolve(cwd, flags.data) }),
@@ -83,7 +113,16 @@ function upOptions(flags: UpFlags, cwd: string): UpOptions {
     ...(flags.tokenFile === undefined ? {} : { tokenFile: resolve(cwd, flags.tokenFile) }),
     ...(flags.memoryBudget === undefined ? {} : { memoryBudgetBytes: parseMemory(flags.memoryBudget) }),
     ...(flags.idleTimeout === undefined ? {} : { idleTimeoutMs: parseDuration(flags.idleTimeout) }),
+    ...(flags.containerEngine === undefined ? {} : { containerEngine: flags.containerEngine }),
+    ...(flags.engines === undefined ? {} : { engines: parseEngines(flags.engines) }),
   };
+}
+
+function parseEngines(text: string): number {
+  const engines = /^\d{1,3}$/.test(text) ? Number(text) : 0;
+  if (engines < 1 || engines > limits.enginesMax)
+    throw usageFailure(`'${text}' is no number of engines`, `Write a number from 1 to ${limits.enginesMax}.`);
+  return engines;
 }
 
 function parsePort(text: string): number {

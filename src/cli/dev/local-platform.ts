@@ -1,10 +1,17 @@
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
+import type { NetworkMode } from "../../core/function.ts";
 import { limits } from "../../core/limits.ts";
 import type { Session } from "../command.ts";
 import { CliFailure } from "../failure.ts";
 import { lines } from "../stream.ts";
+
+/** What the function asks of the network: the platform that is started for it gives just that. */
+export interface DevNetwork {
+  readonly network?: NetworkMode | undefined;
+  readonly allowNetwork?: readonly string[] | undefined;
+}
 
 /** A platform that `koine dev` started and ends. */
 export interface LocalPlatform {
@@ -23,7 +30,7 @@ const TAIL_LINES = 20;
  * Answers null when one was there already.
  * @throws CliFailure `platform-unreachable`
  */
-export async function ensurePlatform(session: Session): Promise<LocalPlatform | null> {
+export async function ensurePlatform(session: Session, network: DevNetwork = {}): Promise<LocalPlatform | null> {
   try {
     const response = await session.client.send({ method: "GET", path: "/healthz", timeoutMs: PROBE_MS_MAX });
     response.resume();
@@ -32,21 +39,25 @@ export async function ensurePlatform(session: Session): Promise<LocalPlatform | 
     const isAway = thrown instanceof CliFailure && thrown.code === "platform-unreachable";
     if (!isAway || !isLoopback(session.settings.url)) throw thrown;
   }
-  return await startPlatform(session);
+  return await startPlatform(session, network);
 }
 
 export function isLoopback(url: URL): boolean {
   return url.protocol === "http:" && /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(url.hostname);
 }
 
-async function startPlatform(session: Session): Promise<LocalPlatform> {
+async function startPlatform(session: Session, network: DevNetwork): Promise<LocalPlatform> {
   const { io, output, settings } = session;
   const host = settings.url.hostname.replace(/^\[|\]$/g, "");
   const port = settings.url.port === "" ? "80" : settings.url.port;
   const [command = "", ...first] = io.launch;
   output.note(`no platform at ${settings.url.origin}: starting one for as long as this runs, data in .koine`);
   // A process group of its own, so that Ctrl-C reaches it only through `stop`, once.
-  const child = spawn(command, [...first, "up", "--host", host, "--port", port, "--data", ".koine"], {
+  const reach = [
+    ...(network.network === "host" ? ["--network", "host"] : []),
+    ...(network.allowNetwork ?? []).flatMap((rule) => ["--allow-network", rule]),
+  ];
+  const child = spawn(command, [...first, "up", "--host", host, "--port", port, "--data", ".koine", ...reach], {
     cwd: io.cwd,
     env: io.environment,
     stdio: ["ignore", "pipe", "pipe"],
