@@ -4,7 +4,10 @@ import { parseArgs } from "node:util";
 import { Bench, type BenchOptions, type Part } from "./bench.ts";
 import { asynchronous } from "./parts/async.ts";
 import { burst } from "./parts/burst.ts";
+import { codecache } from "./parts/codecache.ts";
 import { cold } from "./parts/cold.ts";
+import { engines } from "./parts/engines.ts";
+import { cron } from "./parts/cron.ts";
 import { latency } from "./parts/latency.ts";
 import { memory } from "./parts/memory.ts";
 import { noisy } from "./parts/noisy.ts";
@@ -12,6 +15,7 @@ import { overload } from "./parts/overload.ts";
 import { peers } from "./parts/peers.ts";
 import { scaleout } from "./parts/scaleout.ts";
 import { soak } from "./parts/soak.ts";
+import { thaw } from "./parts/thaw.ts";
 import { throughput } from "./parts/throughput.ts";
 import type { Chart } from "./report/charts.ts";
 import { thisMachine } from "./report/machine.ts";
@@ -23,8 +27,11 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 const parts: readonly Part[] = [
   { name: "cold", byDefault: true, run: cold },
+  { name: "codecache", byDefault: true, run: codecache },
+  { name: "thaw", byDefault: true, run: thaw },
   { name: "latency", byDefault: true, run: latency },
   { name: "throughput", byDefault: true, run: throughput },
+  { name: "engines", byDefault: true, run: engines },
   { name: "burst", byDefault: true, run: burst },
   { name: "scaleout", byDefault: true, run: scaleout },
   { name: "async", byDefault: true, run: asynchronous },
@@ -38,7 +45,13 @@ const parts: readonly Part[] = [
     byDefault: true,
     run: async () => ({ rows: await (await import("./keepalive.ts")).keepaliveBench() }),
   },
+  {
+    name: "containers",
+    byDefault: true,
+    run: async (bench) => (await import("./parts/containers.ts")).containers(bench),
+  },
   { name: "peers", byDefault: true, run: peers },
+  { name: "cron", byDefault: true, run: cron },
   { name: "soak", byDefault: false, run: soak },
 ];
 

@@ -143,6 +143,20 @@ const labels: Readonly<Record<string, readonly string[]>> = {
   koine_instances: ["state"],
   koine_instances_memory_bytes: [],
   koine_spare_sandboxes: ["runtime"],
+  koine_queue_depth: ["queue"],
+  koine_queue_age_seconds: ["queue"],
+  koine_queue_refused_total: ["code"],
+  koine_async_attempts_total: ["outcome"],
+  koine_async_retries_total: [],
+  koine_dead_letters: ["queue"],
+  koine_dead_letters_total: ["code"],
+  koine_destinations_total: ["outcome"],
+  koine_engine_restarts_total: [],
+  koine_schedule_lateness_seconds: [],
+  koine_trigger_events_total: ["namespace", "trigger", "result"],
+  koine_trigger_lag_events: ["namespace", "trigger"],
+  koine_trigger_lag_seconds: ["namespace", "trigger"],
+  koine_triggers: ["kind", "state"],
 };
 
 function metricsPage(sources: readonly string[]): string {

@@ -13,9 +13,17 @@ const SYSTEM_PACKAGES = {
   start: [
     { program: "bwrap", packages: ["bubblewrap"], why: "isolates functions from the machine" },
     { program: "unshare", packages: ["util-linux"], why: "gives the platform a mount namespace of its own" },
+    { program: "nsenter", packages: ["util-linux"], why: "takes functions into networks of their own" },
     { program: "python3", packages: ["python3"], why: "runs Python functions" },
   ],
-  test: [{ program: "pip3", packages: ["python3-pip"], why: "installs the Python packages of functions" }],
+  test: [
+    { program: "pip3", packages: ["python3-pip"], why: "installs the Python packages of functions" },
+    { program: "ip", packages: ["iproute2"], why: "makes the networks of the tests" },
+    { program: "dockerd", packages: ["docker.io"], why: "is the container engine that tests start for themselves" },
+    { program: "busybox", packages: ["busybox-static"], why: "is what the images of the tests are made of" },
+    { program: "gcc", packages: ["gcc", "libc6-dev"], why: "compiles the static programs of the tests" },
+    { program: "curl", packages: ["curl"], why: "is what a custom runtime written for the shell asks with" },
+  ],
 };
 
 /**
@@ -81,7 +89,8 @@ function installSystemPackages(wanted) {
     process.getuid?.() === 0 ? [] : onPath("sudo") && succeeds("sudo", ["-n", "true"]) ? ["sudo", "-n"] : null;
   if (onPath("apt-get") && asRoot !== null) {
     say(`installing ${names.join(", ")} (apt-get)`);
-    const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+    // In this runlevel no service is started: who tests has asked for programs, not for an engine that runs for ever.
+    const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive", RUNLEVEL: "1" };
     const apt = (/** @type {string[]} */ ...args) => {
       const [program = "", ...rest] = [...asRoot, "apt-get", ...args];
       return spawnSync(program, rest, { stdio: ["ignore", "ignore", 2], env: environment }).status === 0;

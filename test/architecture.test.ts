@@ -20,6 +20,7 @@ const allowed: Record<string, readonly string[]> = {
   platform: ["core", "store", "engine", "queue", "triggers", "workflow", "sandbox", "runtimes"],
   dialects: ["core", "platform", "store"],
   gateway: ["core", "dialects"],
+  engines: ["core", "store", "engine", "platform", "dialects", "gateway"],
   cli: ["core"],
 };
 
@@ -68,10 +69,17 @@ test("an implementation does not import a sibling of its family", () => {
 
 test("every implementation is wired in compose.ts", () => {
   const compose = readFileSync(join(root, "src/compose.ts"), "utf8");
-  const folders = ["src/sandbox/*/driver.ts", "src/runtimes/*.ts", "src/protocols/frames.ts", "src/dialects/*/*.ts"];
+  const folders = [
+    "src/sandbox/*/driver.ts",
+    "src/runtimes/*.ts",
+    "src/protocols/{frames,http,stdio,lambda-runtime-api,action-proxy}.ts",
+    "src/dialects/*/*.ts",
+    "src/triggers/*.ts",
+  ];
   const entries = folders
     .flatMap((pattern) => globSync(pattern, { cwd: root }))
     .filter((path) => !path.endsWith(".test.ts") && !path.endsWith("/runtime.ts"))
+    .filter((path) => !/^src\/triggers\/(?:trigger|pattern|batch|progress|conformance)\.ts$/.test(path))
     .filter((path) => !path.startsWith("src/dialects/") || path.endsWith(`/${path.split("/")[2]}.ts`));
   const missing = entries.filter((path) => !compose.includes(`"./${path.slice(4)}"`));
   assert.deepEqual(missing, []);

@@ -32,6 +32,25 @@ export function cpuSecondsOf(root: number): number {
   return treeOf(root).reduce((sum, pid) => sum + (stateOf(pid)?.cpuTicks ?? 0), 0) / TICKS_PER_SECOND;
 }
 
+/** Processor time that these processes have used so far, in milliseconds, as the scheduler counts it: exact, without those that ended. */
+export function cpuMsOf(pids: Iterable<number>): number {
+  let nanoseconds = 0;
+  for (const pid of pids) {
+    for (const thread of threadsOf(pid)) {
+      nanoseconds += Number(read(`/proc/${pid}/task/${thread}/schedstat`).split(" ")[0] ?? 0);
+    }
+  }
+  return nanoseconds / 1e6;
+}
+
+function threadsOf(pid: number): readonly string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return [];
+  }
+}
+
 /** Proportional share of memory (PSS) of these processes together, in bytes: shared pages count in equal parts to all who share them. */
 export function memoryBytesOf(pids: Iterable<number>): number {
   let bytes = 0;

@@ -64,6 +64,16 @@ export default function hold() {
   };
 }
 
+/** Answers at once; between calls a timer uses a little processor time, as caches and metrics of libraries do. */
+export const tickingJs: Source = {
+  "index.mjs": `let ticks = 0;
+setInterval(() => {
+  for (let turn = 0; turn < 20_000; turn++) ticks += turn % 2;
+}, 10);
+export default () => new Response(String(ticks));
+`,
+};
+
 /** Uses the processor for so long and answers. */
 export function busyJs(busyMs: number): Source {
   return {

@@ -16,6 +16,8 @@ export interface KoineOptions {
   readonly routes?: number;
   /** Most spare sandboxes per runtime; as shipped when absent. */
   readonly sparesMax?: number;
+  /** Processes that serve; 1 when absent. */
+  readonly engines?: number;
   /** Further environment of the platform. */
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -35,9 +37,12 @@ export async function startKoine(options: KoineOptions = {}): Promise<Koine> {
   const scratch = await mkdtemp(join(tmpdir(), "koine-bench-"));
   const tokenFile = join(scratch, "tokens");
   await writeFile(tokenFile, `${TOKEN} bench\n`, { mode: 0o600 });
-  const { sparesMax, environment = {}, routes = ROUTES } = options;
+  const { sparesMax, engines = 1, environment = {}, routes = ROUTES } = options;
   const spares = sparesMax === undefined ? {} : { KOINE_SPARES_MAX: String(sparesMax) };
-  const platform = await startPlatform({ args: ["--token-file", tokenFile], env: { ...spares, ...environment } });
+  const platform = await startPlatform({
+    args: ["--token-file", tokenFile, "--engines", String(engines)],
+    env: { ...spares, ...environment },
+  });
   const koine = new Koine(platform, scratch);
   try {
     await koine.deployMany("route", routes);
@@ -125,6 +130,16 @@ export class Koine implements Server {
       if (performance.now() > deadlineMs) throw new Error(`the platform did not settle: ${JSON.stringify(status)}`);
       await sleep(LOOK_EVERY_MS);
     }
+  }
+
+  /** A call of the management API with a JSON body. */
+  async api(method: string, path: string, body?: unknown): Promise<void> {
+    const content = body === undefined ? undefined : { body: JSON.stringify(body), type: "application/json" };
+    await this.#manage(method, path, content);
+  }
+
+  async metrics(): Promise<string> {
+    return await this.#manage("GET", "/metrics");
   }
 
   connect(): Promise<Connection> {

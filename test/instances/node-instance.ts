@@ -148,8 +148,11 @@ async function writePackage(files: Readonly<Record<string, string>>): Promise<st
 }
 
 /** KOINE_TEST_NODE names another Node, to try the bootstrap on older versions. */
-function spawnNode(node: string = process.env["KOINE_TEST_NODE"] ?? process.execPath): ChildProcess {
-  return spawn(node, [...NODE_FLAGS, nodeBootstrap, ...nodeAdapters.map(({ path }) => path)], {
+function spawnNode(
+  node: string = process.env["KOINE_TEST_NODE"] ?? process.execPath,
+  bootstrap: string = nodeBootstrap,
+): ChildProcess {
+  return spawn(node, [...NODE_FLAGS, bootstrap, ...nodeAdapters.map(({ path }) => path)], {
     stdio: ["ignore", "pipe", "pipe", "pipe"],
     env: { PATH: process.env["PATH"] ?? "", KOINE_LEFTOVER: "must not be seen" },
   });
@@ -169,13 +172,16 @@ function specialisationOf(folder: string, options: Omit<StartOptions, "files">):
   };
 }
 
-/** A process for the conformance suite, without a link. */
-export async function startNodeProcess(files: Readonly<Record<string, string>>): Promise<ProtocolProcess> {
+/** A process for the conformance suite, without a link; `bootstrap` is the file that Node runs. */
+export async function startNodeProcess(
+  files: Readonly<Record<string, string>>,
+  bootstrap?: string,
+): Promise<ProtocolProcess> {
   const folder = await writePackage(files);
-  const child = spawnNode();
+  const child = spawnNode(undefined, bootstrap);
   const exited = once(child, "exit");
   return {
-    channel: child.stdio[3] as Duplex,
+    reach: { channel: child.stdio[3] as Duplex, ended: exited },
     specialisation: specialisationOf(folder, {}),
     missing: specialisationOf(folder, { handler: "nowhere.handler" }),
     exited,
@@ -209,13 +215,16 @@ export class NodeInstance implements AsyncDisposable {
     }
     const { promise, resolve } = Promise.withResolvers<string>();
     this.closed = promise;
-    this.link = createFramesProtocol().connect(process.stdio[3] as Duplex, {
-      log: (id, stream, chunk) => {
-        this.logs.push({ id, stream, text: chunk.toString() });
-        for (const look of this.#watchers) look();
+    this.link = createFramesProtocol().connect(
+      { channel: process.stdio[3] as Duplex, ended: this.exited },
+      {
+        log: (id, stream, chunk) => {
+          this.logs.push({ id, stream, text: chunk.toString() });
+          for (const look of this.#watchers) look();
+        },
+        closed: resolve,
       },
-      closed: resolve,
-    });
+    );
   }
 
   /** Boots a process that waits for its specialisation. */

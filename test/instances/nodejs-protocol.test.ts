@@ -1,6 +1,11 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after } from "node:test";
 import { createFramesProtocol } from "../../src/protocols/frames.ts";
 import { protocolConformance } from "../../src/protocols/conformance.ts";
-import { startNodeProcess } from "./node-instance.ts";
+import { createNodeRuntime } from "../../src/runtimes/nodejs.ts";
+import { nodeBootstrap, startNodeProcess } from "./node-instance.ts";
 
 const files = {
   "index.mjs": `
@@ -30,3 +35,21 @@ const files = {
 };
 
 protocolConformance("frames with Node", createFramesProtocol(), () => startNodeProcess(files));
+
+// As it is mounted into sandboxes: joined into one file.
+const cacheDirectory = await mkdtemp(join(tmpdir(), "koine-runtimes-"));
+after(() => rm(cacheDirectory, { recursive: true, force: true }));
+const bootstrapFolder = dirname(nodeBootstrap);
+const runtime = createNodeRuntime({
+  name: "nodejs26.x",
+  cacheDirectory,
+  bootstrapFolder,
+  adapters: [],
+  environment: {},
+});
+const { mounts } = await runtime.prepare(AbortSignal.timeout(20_000));
+const joined = mounts.find(({ target }) => target.endsWith("/bootstrap/nodejs"))?.source ?? "";
+if (!joined.startsWith(cacheDirectory)) throw new Error("the bootstrap was not joined");
+protocolConformance("frames with Node, joined", createFramesProtocol(), () =>
+  startNodeProcess(files, join(joined, "main.mjs")),
+);

@@ -240,6 +240,49 @@ test("an answer larger than the window arrives whole, made at once or as a strea
   }
 });
 
+for (const [what, expression, expected] of [
+  ["its body is that stream", "response.body === stream", true],
+  ["it is read like any other", "await response.text()", "part"],
+  ["it can be cloned", "[await response.clone().text(), await response.text()]", ["part", "part"]],
+  [
+    "it says when its body was used",
+    "[response.bodyUsed, await response.text(), response.bodyUsed]",
+    [false, "part", true],
+  ],
+  ["it has no type by itself", `response.headers.get("content-type")`, null],
+  ["it counts as used when the stream was read", "(await stream.getReader().read(), response.bodyUsed)", true],
+  ["it cannot be made of a stream in use", `(stream.getReader(), await name(() => new Response(stream)))`, "TypeError"],
+] as const) {
+  test(`a Response of a stream: ${what}`, async () => {
+    const before = `import { ReadableStream as Stream } from "node:stream/web";
+      const name = async (make) => { try { await make(); return "none"; } catch (error) { return error.name; } };`;
+    const code = `const stream = new Stream({ start(out) { out.enqueue(Buffer.from("part")); out.close(); } });
+      const response = new Response(stream); return Response.json(${expression});`;
+    const answer = await run(code, undefined, before);
+    assert.deepEqual(JSON.parse(answer.body.toString()), expected);
+  });
+}
+
+test("a stream that was read already is no answer", async () => {
+  const code = `const stream = new Blob(["x"]).stream(); const response = new Response(stream);
+    const reader = stream.getReader(); await reader.read(); reader.releaseLock(); return response;`;
+  const answer = await run(code);
+  assert.match(answer.error?.message ?? "", /has been used already/);
+});
+
+test("Node's own classes are loaded for neither plain nor streamed answers", async () => {
+  const code = `
+    const loaded = () => String(process.moduleLoadList.some((name) => name.endsWith("undici/undici")));
+    export default (request) => {
+      if (request.url.endsWith("/plain")) return new Response(loaded());
+      return new Response(new ReadableStream({ start(out) { out.enqueue(Buffer.from(loaded())); out.close(); } }));
+    }`;
+  await using instance = await NodeInstance.start({ files: { "index.mjs": code } });
+  for (const url of ["/plain", "/stream", "/plain"]) {
+    assert.equal((await instance.http({ url }).answer).body.toString(), "false");
+  }
+});
+
 test("server-sent events arrive one by one", async () => {
   const code = `
     let next; const gate = () => new Promise((resolve) => (next = resolve));

@@ -8,7 +8,13 @@ import type { ErrorReport } from "../../src/core/errors.ts";
 import { newId } from "../../src/core/ids.ts";
 import type { EventCall, Exchange, HttpCall, ResponseHead } from "../../src/core/invocation.ts";
 import { createFramesProtocol } from "../../src/protocols/frames.ts";
-import type { Link, Specialisation, Specialised } from "../../src/protocols/protocol.ts";
+import {
+  type Early,
+  isInvokesEarly,
+  type Link,
+  type Specialisation,
+  type Specialised,
+} from "../../src/protocols/protocol.ts";
 import { findPython, type PythonInterpreter } from "../../src/runtimes/python.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -71,13 +77,16 @@ export class PythonInstance implements AsyncDisposable {
     this.exited = new Promise((resolve) => process.once("exit", (code, signal) => resolve(code ?? signal ?? "")));
     process.stdout?.on("data", (chunk: Buffer) => (this.#stderr += chunk.toString()));
     process.stderr?.on("data", (chunk: Buffer) => (this.#stderr += chunk.toString()));
-    this.link = createFramesProtocol().connect(process.stdio[3] as Duplex, {
-      log: (id, stream, chunk) => {
-        this.logs.push({ id, stream, text: chunk.toString() });
-        for (const listener of this.#listeners) listener();
+    this.link = createFramesProtocol().connect(
+      { channel: process.stdio[3] as Duplex, ended: this.exited },
+      {
+        log: (id, stream, chunk) => {
+          this.logs.push({ id, stream, text: chunk.toString() });
+          for (const listener of this.#listeners) listener();
+        },
+        closed: () => {},
       },
-      closed: () => {},
-    });
+    );
   }
 
   static async boot(files: Readonly<Record<string, string>> = {}): Promise<PythonInstance> {
@@ -97,7 +106,8 @@ export class PythonInstance implements AsyncDisposable {
     return instance;
   }
 
-  specialise(options: Omit<InstanceOptions, "files">): Promise<Specialised> {
+  /** @param early what goes along with the specialisation */
+  specialise(options: Omit<InstanceOptions, "files">, early?: Early): Promise<Specialised> {
     const specialisation: Specialisation = {
       codePath: this.folder,
       handler: options.handler ?? "app",
@@ -109,7 +119,10 @@ export class PythonInstance implements AsyncDisposable {
       instanceConcurrency: options.instanceConcurrency ?? 1,
       adapters: pythonAdapters,
     };
-    return this.link.specialise(specialisation, AbortSignal.timeout(15_000));
+    const signal = AbortSignal.timeout(15_000);
+    if (early === undefined) return this.link.specialise(specialisation, signal);
+    if (!isInvokesEarly(this.link)) throw new Error("the process takes no invocation before it has loaded");
+    return this.link.specialiseEarly(specialisation, early, signal);
   }
 
   /** What was written to the real stdout and stderr. */

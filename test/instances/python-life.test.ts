@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { PythonInstance } from "./python-instance.ts";
+import { PythonInstance, type Running } from "./python-instance.ts";
 
 const start = (source: string, instanceConcurrency = 1): Promise<PythonInstance> =>
   PythonInstance.start({ files: { "app.py": source }, instanceConcurrency });
@@ -169,3 +169,39 @@ def handler(event, context):
   await instance.event({}).answer;
   assert.equal((await instance.event({}).answer).body.toString(), "1");
 });
+
+for (const [kind, handler] of [
+  ["plain", "def app(environ, start_response):"],
+  ["asynchronous", "async def app(scope, receive, send):"],
+] as const) {
+  test(`what comes with the specialisation runs once a ${kind} handler has loaded, unless it was cancelled`, async () => {
+    const answer =
+      kind === "plain"
+        ? `    start_response("200 OK", []); print(environ["PATH_INFO"]); return [environ["wsgi.input"].read()]`
+        : `    body = b""
+    while True:
+        part = await receive()
+        body += part.get("body", b"")
+        if not part.get("more_body"): break
+    print(scope["path"])
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})`;
+    await using instance = await PythonInstance.boot({
+      "app.py": `import time\ntime.sleep(0.05)\n${handler}\n${answer}\n`,
+    });
+    const early: Running[] = [];
+    const invoke = (): void => {
+      early.push(instance.http({ method: "POST", url: "/one" }, "", false), instance.http({ url: "/two" }));
+      early[1]?.exchange.cancel();
+    };
+    const handlerModel = kind === "plain" ? "wsgi" : "asgi";
+    const specialised = instance.specialise({ handler: "app.app", handlerModel }, { invoke, loaded: () => {} });
+    early[0]?.exchange.write(Buffer.from("body"));
+    early[0]?.exchange.end();
+    await specialised;
+    const [one, two] = await Promise.all(early.map((running) => running.answer));
+    assert.equal(one?.body.toString(), "body");
+    assert.notEqual(two?.ending, "lost");
+    assert.match(instance.logs.map(({ text }) => text).join(""), /^\S*\/one\n$/);
+  });
+}

@@ -272,17 +272,18 @@ test("a fork bomb stays within its sandbox and ends with its call", async () => 
 });
 
 test("a flood of output is cut with a notice, and its function goes on", async () => {
-  await deploy(
-    platform,
-    "floods",
-    `export default async (request) => {
+  // Each has what an instance may write at once for itself.
+  for (const path of ["lines", "line"]) {
+    await deploy(
+      platform,
+      `floods-${path}`,
+      `export default async (request) => {
        if (request.url.endsWith("/line")) console.log("y".repeat(6_000_000));
        else for (let i = 0; i < 60_000; i++) { console.log(i, "x".repeat(100)); if (i % 1000 === 0) await new Promise(setImmediate); }
        return new Response("flooded");
      };`,
-  );
-  for (const path of ["lines", "line"]) {
-    const answer = await call(platform, `floods/${path}`);
+    );
+    const answer = await call(platform, `floods-${path}/${path}`);
     assert.equal(answer.text, "flooded");
     const lines = await logsOf(platform, idOf(answer));
     const bytes = lines.reduce((sum, { line }) => sum + Buffer.byteLength(line), 0);

@@ -277,7 +277,11 @@ test("after kill -9 at any moment everything acknowledged is there, what was acc
     response.writeHead(200, { connection: "close" }).end();
   });
   await new Promise<void>((resolve) => sink.listen(0, "127.0.0.1", resolve));
-  const address = `http://127.0.0.1:${(sink.address() as AddressInfo).port}`;
+  const { port } = sink.address() as AddressInfo;
+  const address = `http://127.0.0.1:${port}`;
+  // What listens on this machine is reached by functions that may.
+  const allowed = { args: ["--allow-network", `localhost:${port}`] };
+  await platform.restart(allowed);
   const marker = `53${process.pid}9`;
   const random = seeded(20_261_123);
   const acknowledged = {
@@ -296,7 +300,7 @@ test("after kill -9 at any moment everything acknowledged is there, what was acc
     for (let round = 0; round < 10; round++) {
       const before = traces();
       await changeUntilKilled(round, 1 + Math.floor(random() * 14), acknowledged);
-      await platform.restart();
+      await platform.restart(allowed);
       for (const trace of before) assert.ok(!traces().includes(trace), `${trace} was left`);
       await allThere(acknowledged);
     }
