@@ -97,6 +97,33 @@ test("a program of an image runs once for each call, with its exit code as the o
   assert.equal((await send(platform, "/fn/filter", { method: "POST", body: "bad\n" })).status, 502);
 });
 
+test("an image that polls the Runtime API of Lambda is called by it, with what fails told as a failure", async () => {
+  const bootstrap = `#!/bin/sh
+base="http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation"
+echo "the runtime starts"
+while wget -q -S -O /tmp/event "$base/next" 2>/tmp/headers; do
+  id=$(sed -n 's/^ *[Ll]ambda-[Rr]untime-[Aa]ws-[Rr]equest-[Ii]d: *//p' /tmp/headers | tr -d '\\r')
+  if grep -q fail /tmp/event; then
+    wget -q -O /dev/null --post-data '{"errorType":"Asked","errorMessage":"as asked"}' "$base/$id/error"
+  else
+    wget -q -O /dev/null --post-data "{\\"got\\":$(cat /tmp/event)}" "$base/$id/response"
+  fi
+done
+`;
+  await importImage(engine, {
+    name: "koine-test/polls",
+    files: { bootstrap },
+    changes: ['CMD ["sh", "/bootstrap"]'],
+  });
+  await koine("deploy", "--image", "koine-test/polls", "--protocol", "lambda-runtime-api", "--network", "none");
+  assert.deepEqual(JSON.parse(await koine("invoke", "polls", "-d", '{"a":1}')), { got: { a: 1 } });
+  const failed = await platform.koine(["invoke", "polls", "-d", '{"fail":true}']);
+  assert.notEqual(failed.code, 0);
+  assert.match(failed.stderr, /as asked/);
+  assert.deepEqual(JSON.parse(await koine("invoke", "polls", "-d", "2")), { got: 2 });
+  assert.match(await koine("logs", "polls"), /the runtime starts/);
+});
+
 test("a server that takes more memory than it has is ended for that, and the next call has a new one", async () => {
   await importImage(engine, {
     name: "koine-test/greedy",
