@@ -36,6 +36,8 @@ class OpenLoop {
   #failures = 0;
   #succeeded = 0;
   #unanswered = 0;
+  /** Shorter than asked for when the server fell so far behind that going on made no sense. */
+  #lastedMs = 0;
   #endMs = Number.POSITIVE_INFINITY;
 
   constructor(job: LoadJob, connections: readonly Connection[]) {
@@ -60,6 +62,7 @@ class OpenLoop {
       this.#send();
       await sleep(TICK_MS);
     }
+    this.#lastedMs = performance.now() - begunMs;
     const deadlineMs = performance.now() + DRAIN_MS_MAX;
     while ((this.#inFlight > 0 || this.#head < this.#queue.length) && performance.now() < deadlineMs) {
       if (this.#free.length === 0 && this.#inFlight === 0) break;
@@ -73,7 +76,7 @@ class OpenLoop {
       statuses: this.#statuses,
       failures: this.#failures,
       unanswered: this.#unanswered,
-      seconds: this.#job.durationMs / 1000,
+      seconds: Math.min(this.#lastedMs, this.#job.durationMs) / 1000,
       succeeded: this.#succeeded,
       latency: this.#latency.toJSON(),
       ownDelayP99Ms: this.#ownDelay.percentileMs(0.99),
