@@ -20,8 +20,8 @@ const EXTENSIONS_PER_LEASE = 2;
 
 /** One claimed item from its claim to its settlement: kept alive while it runs, settled once, given up when another has taken it. */
 export class Claim {
-  readonly lease: Lease;
   readonly #parts: ClaimParts;
+  #lease: Lease;
   readonly #aborted = new AbortController();
   readonly #settled = Promise.withResolvers<void>();
   #state: State = "held";
@@ -32,8 +32,19 @@ export class Claim {
 
   constructor(parts: ClaimParts) {
     this.#parts = parts;
-    this.lease = parts.lease;
+    this.#lease = parts.lease;
     this.#cancelTimer = this.#extendLater();
+  }
+
+  get lease(): Lease {
+    return this.#lease;
+  }
+
+  /** Goes on under a newer claim of the same item, which came because a jump of the clock let this one expire; false when this has ended. */
+  renew(lease: Lease): boolean {
+    if (this.#state !== "held" && this.#state !== "settling") return false;
+    this.#lease = { ...this.#lease, receipt: lease.receipt };
+    return true;
   }
 
   /** Resolves when the claim is settled, lost, or given up. */
@@ -80,10 +91,11 @@ export class Claim {
 
   async #settleUntilDone(settlement: Settlement): Promise<boolean> {
     const { queue, logger } = this.#parts;
-    const { receipt } = this.lease;
     for (let failures = 0; ; failures++) {
+      const { receipt } = this.#lease;
       try {
         const held = await queue.settle(receipt, settlement);
+        if (!held && this.#lease.receipt !== receipt) continue;
         if (!held) logger.log("warn", "queued work ended after its claim was lost; it runs again", { id: receipt.id });
         return held;
       } catch (thrown) {
@@ -111,10 +123,10 @@ export class Claim {
 
   async #extend(): Promise<void> {
     const { queue, clock, logger, leaseMs } = this.#parts;
-    const { receipt } = this.lease;
+    const { receipt } = this.#lease;
     try {
       const held = await queue.extend(receipt, clock.nowMs() + leaseMs);
-      if (!held && this.#state === "held") {
+      if (!held && this.#state === "held" && this.#lease.receipt === receipt) {
         logger.log("warn", "the claim on running work was lost; it is stopped", { id: receipt.id });
         this.#state = "lost";
         this.#aborted.abort();

@@ -164,6 +164,23 @@ test("a run whose claim another has taken is stopped, and its end changes nothin
   assert.equal(await queue.settle(other.receipt, { kind: "done" }), true);
 });
 
+test("a clock that jumps ahead over the end of a claim does not run again what runs still", async () => {
+  const { clock, jump, enqueue, held, runs, dispatcher, queue, messages } = setUp({ hold: true });
+  dispatcher.start();
+  await enqueue("a", "b");
+  jump(24 * 3_600_000);
+  await enqueue("c");
+  held.get("a")?.(succeeded);
+  await clock.advance(LEASE_MS / 2);
+  held.get("b")?.(succeeded);
+  held.get("c")?.(succeeded);
+  await clock.advance(0);
+  assert.deepEqual(runs, ["a 1", "b 1", "c 1"]);
+  assert.equal((await queue.state(clock.nowMs())).nextDueAtMs, null);
+  assert.equal(dispatcher.inFlight, 0);
+  assert.deepEqual(messages, []);
+});
+
 test("while the store fails the dispatcher asks less and less often, and goes on when it is back", async () => {
   const { clock, enqueue, runs, dispatcher, store, calls, messages } = setUp();
   store.broken = true;
@@ -341,6 +358,7 @@ function setUp({
   ending = {},
 }: Story = {}) {
   const clock = new VirtualClock();
+  let jumpedMs = 0;
   const { queue } = openMemoryStore();
   const store = { broken: false };
   const calls: string[] = [];
@@ -350,7 +368,11 @@ function setUp({
   const signals = new Map<string, AbortSignal>();
   const options: DispatcherOptions = {
     queue: watched(queue, store, calls),
-    clock,
+    clock: {
+      nowMs: () => clock.nowMs() + jumpedMs,
+      monotonicMs: () => clock.monotonicMs(),
+      after: (delayMs, callback) => clock.after(delayMs, callback),
+    },
     invoke: async (lease, signal) => {
       const { id } = lease.item;
       runs.push(`${id} ${lease.attempt}`);
@@ -381,6 +403,8 @@ function setUp({
   };
   return {
     clock,
+    /** The time of day is set; what was put off by a time is not. */
+    jump: (byMs: number) => void (jumpedMs += byMs),
     queue,
     store,
     calls,

@@ -37,6 +37,8 @@ export interface Ended {
   readonly retryAfterMs?: number | undefined;
   /** What of the payload is left to be done, where that is not all of it. */
   readonly remaining?: Uint8Array | undefined;
+  /** Whether what is dead stays as a dead letter; absent: it does. */
+  readonly keepsDead?: boolean | undefined;
   /** What is enqueued in the same commit when it is done or dead. */
   readonly followUps?:
     | ((settlement: Extract<Settlement, { kind: "done" | "dead" }>) => readonly QueueItem[])
@@ -80,7 +82,7 @@ export class Dispatcher {
 
   /** Stops an item that runs here, for good. */
   async cancel(id: string): Promise<boolean> {
-    const claim = [...this.#claims].find(({ lease }) => lease.item.id === id);
+    const claim = this.#find(id);
     const cancelled = (await claim?.cancel()) ?? false;
     if (cancelled) this.notify();
     return cancelled;
@@ -107,6 +109,10 @@ export class Dispatcher {
     signal.addEventListener("abort", abandon, { once: true });
     await Promise.all([...this.#claims].map((claim) => claim.settled));
     signal.removeEventListener("abort", abandon);
+  }
+
+  #find(id: string): Claim | undefined {
+    return this.#claims.values().find(({ lease }) => lease.item.id === id);
   }
 
   #wake(): void {
@@ -175,6 +181,7 @@ export class Dispatcher {
 
   #begin(lease: Lease): void {
     const { queue, clock, logger, supervise } = this.#options;
+    if (lease.attempt > 1 && this.#find(lease.item.id)?.renew(lease) === true) return;
     const claim = new Claim({ lease, queue, clock, logger, leaseMs: this.#leaseMs });
     this.#claims.add(claim);
     // An item more than its lane may run goes back: the queue cannot know the limit of a lane that has not run for a while.
@@ -219,7 +226,7 @@ export class Dispatcher {
 
   #decide({ item, attempt: number, hasFailed }: Lease, ended: Ended, startedAtMs: number): Settlement {
     const { clock, random = Math.random } = this.#options;
-    const { outcome, policy, retryable, retryAfterMs, remaining: payload, followUps } = ended;
+    const { outcome, policy, retryable, retryAfterMs, remaining: payload, followUps, keepsDead = true } = ended;
     const nowMs = clock.nowMs();
     const settlement = decideRetry({
       attempt: number,
@@ -244,6 +251,7 @@ export class Dispatcher {
         // An only attempt that went well is told by the activation.
         return hasFailed === true ? { ...settlement, attempt } : settlement;
       case "dead":
+        if (!keepsDead) return { kind: "done", attempt, followUps: followUps?.({ ...settlement, attempt }) ?? [] };
         return { ...settlement, attempt, ...left, followUps: followUps?.({ ...settlement, attempt }) ?? [] };
       default:
         return settlement satisfies never;

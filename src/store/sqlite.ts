@@ -19,7 +19,6 @@ import type {
   Queue,
   QueueBounds,
   QueuedItem,
-  QueueItem,
   QueueState,
   Receipt,
   Settlement,
@@ -122,7 +121,7 @@ class SqliteQueue implements Queue {
 
   async enqueue(items: readonly NewQueueItem[], bounds?: QueueBounds): Promise<readonly Accepted[]> {
     if (bounds !== undefined) this.#useBounds(bounds);
-    const answer = accepted(await this.#file.call("enqueue", items.map(copied), bounds?.nowMs ?? null));
+    const answer = accepted(await this.#file.call("enqueue", items, bounds?.nowMs ?? null));
     return answer ?? items.map(({ id }) => ({ activationId: id, duplicate: false }));
   }
 
@@ -152,7 +151,7 @@ class SqliteQueue implements Queue {
   }
 
   async settle(receipt: Receipt, settlement: Settlement): Promise<boolean> {
-    return await this.#file.call("settle", receipt, copiedSettlement(settlement));
+    return await this.#file.call("settle", receipt, settlement);
   }
 
   async cancel(id: string, nowMs: number): ReturnType<Queue["cancel"]> {
@@ -191,21 +190,6 @@ class SqliteQueue implements Queue {
   async purge(ids: readonly string[]): Promise<number> {
     return await this.#file.call("purge", ids);
   }
-}
-
-/** A message carries the whole memory behind a view, so a payload that was cut out of a larger buffer goes as a copy. */
-function copied<Item extends QueueItem>(item: Item): Item {
-  return { ...item, payload: new Uint8Array(item.payload) };
-}
-
-function copiedSettlement(settlement: Settlement): Settlement {
-  if (!("payload" in settlement) && !("followUps" in settlement)) return settlement;
-  const { payload, followUps } = { payload: undefined, followUps: undefined, ...settlement };
-  return {
-    ...settlement,
-    ...(payload === undefined ? {} : { payload: new Uint8Array(payload) }),
-    ...(followUps === undefined ? {} : { followUps: followUps.map(copied) }),
-  };
 }
 
 function accepted<Answer>(answer: Answer | Refusal): Answer {

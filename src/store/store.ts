@@ -85,7 +85,7 @@ export interface ActivationLog {
    * beyond a bound on what waits to be written the oldest log lines are dropped and counted. A later record of the same activation id replaces the earlier.
    */
   append(activations: readonly Activation[], logs: readonly LogRecord[]): void;
-  /** Keeps the result of an activation (durable before it resolves). */
+  /** Keeps the result of an activation, and with it what was appended before: durable before it resolves. */
   putResult(
     activationId: string,
     result: { readonly status: number; readonly headers: readonly string[]; readonly body: Uint8Array },

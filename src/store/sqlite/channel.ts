@@ -2,9 +2,19 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { KoineError } from "../../core/errors.ts";
 import type { Operations } from "./formats.ts";
-import { CLOSE, fromWire, type Request, type Response, type Started, type ThreadOpening } from "./wire.ts";
+import { answersBytes, Luggage, mapAnswer, mapArguments, unpacking } from "./luggage.ts";
+import {
+  CLOSE,
+  fromWire,
+  type Message,
+  type Request,
+  type Response,
+  type Started,
+  type ThreadOpening,
+} from "./wire.ts";
 
 interface Pending {
+  readonly operation: string;
   resolve(value: unknown): void;
   reject(error: KoineError): void;
 }
@@ -37,6 +47,7 @@ export class Channel<Called extends Operations> {
   readonly #pending = new Map<number, Pending>();
   readonly #ended: Promise<void>;
   #outbox: Request[] = [];
+  readonly #luggage = new Luggage();
   #number = 0;
   #failure: KoineError | null = null;
   #closing = false;
@@ -46,7 +57,7 @@ export class Channel<Called extends Operations> {
   constructor(thread: Worker, onFailed?: (error: KoineError) => void) {
     this.#onFailed = onFailed;
     this.#thread = thread;
-    thread.on("message", (responses: readonly Response[]) => this.#settle(responses));
+    thread.on("message", (message: Message<Response>) => this.#settle(message));
     thread.on("error", (cause) => this.#fail(cause));
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#ended = promise;
@@ -80,18 +91,20 @@ export class Channel<Called extends Operations> {
     if (this.#failure !== null) return Promise.reject(this.#failure);
     const { promise, resolve, reject } = Promise.withResolvers();
     const number = this.#number++;
-    this.#pending.set(number, { resolve, reject });
+    this.#pending.set(number, { operation, resolve, reject });
     if (this.#outbox.length === 0) setImmediate(() => this.#flush());
-    this.#outbox.push([number, operation, args]);
+    this.#outbox.push([number, operation, mapArguments(operation, args, this.#luggage.pack)]);
     return promise;
   }
 
   #flush(): void {
     const requests = this.#outbox;
     this.#outbox = [];
+    const luggage = this.#luggage.take();
     if (this.#failure !== null) return;
     try {
-      this.#thread.postMessage(requests, []);
+      const message: Message<Request> = [requests, luggage];
+      this.#thread.postMessage(message, luggage === null ? [] : [luggage.buffer]);
     } catch (cause) {
       // Something in it cannot be copied: a wrong call, which must not leave the others waiting for ever.
       const error = new KoineError("internal", { detail: "a call to the store cannot be sent" }, { cause });
@@ -99,12 +112,14 @@ export class Channel<Called extends Operations> {
     }
   }
 
-  #settle(responses: readonly Response[]): void {
-    for (const response of responses) {
-      const pending = this.#pending.get(response[0]);
-      this.#pending.delete(response[0]);
-      if (response[1]) pending?.resolve(response[2]);
-      else pending?.reject(fromWire(response[2]));
+  #settle([responses, luggage]: Message<Response>): void {
+    for (const [number, ok, value] of responses) {
+      const pending = this.#pending.get(number);
+      this.#pending.delete(number);
+      if (pending === undefined) continue;
+      if (!ok) pending.reject(fromWire(value));
+      else if (answersBytes(pending.operation)) pending.resolve(mapAnswer(value, unpacking(luggage)));
+      else pending.resolve(value);
     }
   }
 

@@ -1,18 +1,18 @@
-import type { DatabaseSync, StatementSync } from "node:sqlite";
-import { integer, text } from "./database.ts";
+import type { DatabaseSync } from "node:sqlite";
+import { integer, text, type Writes, type WriteStatement } from "./database.ts";
 
 /** Numbers that only grow and are never given twice, not even after what they were given to was deleted. Saved with the transaction that used them. */
 export class Counters {
   readonly #database: DatabaseSync;
-  readonly #save: StatementSync;
+  readonly #save: WriteStatement;
   readonly #values = new Map<string, number>();
   readonly #changed = new Set<string>();
 
   static readonly schema = "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID";
 
-  constructor(database: DatabaseSync) {
+  constructor(database: DatabaseSync, writes: Writes = database) {
     this.#database = database;
-    this.#save = database.prepare("INSERT OR REPLACE INTO counters (name, value) VALUES (?, ?)");
+    this.#save = writes.prepare("INSERT OR REPLACE INTO counters (name, value) VALUES (?, ?)");
     this.reload();
   }
 

@@ -1,4 +1,4 @@
-import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import { DatabaseSync, type SQLInputValue, type StatementResultingChanges, type StatementSync } from "node:sqlite";
 import { KoineError } from "../../core/errors.ts";
 
 export interface DatabaseOpening {
@@ -6,6 +6,8 @@ export interface DatabaseOpening {
   readonly file: string;
   /** Statements that lead from one format version to the next; the number of steps is the version this koine knows. */
   readonly steps: readonly string[];
+  /** Completes what the last process had no time to write into the file, in the format that it has. */
+  readonly recover?: (database: DatabaseSync) => void;
   /** Most pages of 4 KiB the file may have; null: as many as the disk has. */
   readonly pagesMax: number | null;
 }
@@ -39,6 +41,7 @@ export function openDatabase(opening: DatabaseOpening): DatabaseSync {
       PRAGMA cache_size = -${CACHE_KIB};
       PRAGMA temp_store = MEMORY;
       PRAGMA synchronous = FULL`);
+    opening.recover?.(database);
     migrate(database, opening.steps);
     if (opening.pagesMax !== null) database.exec(`PRAGMA max_page_count = ${opening.pagesMax}`);
     return database;
@@ -79,6 +82,17 @@ export class Statements {
 
 export type Row = Record<string, unknown>;
 
+/** A statement that changes the database. */
+export interface WriteStatement {
+  run(...values: SQLInputValue[]): StatementResultingChanges;
+  get(...values: SQLInputValue[]): Row | undefined;
+}
+
+/** Where statements that change the database are prepared. */
+export interface Writes {
+  prepare(text: string): WriteStatement;
+}
+
 /** Column readers: a file that does not hold what was written into it is damaged, and says so. */
 export function integer(row: Row | undefined, column: string): number {
   const value = row?.[column];
@@ -101,7 +115,7 @@ export function bytes(row: Row | undefined, column: string): Uint8Array {
 /** What SQLite threw, as the error of the platform that it means for a running store. */
 export function toStoreError(thrown: unknown): KoineError {
   if (thrown instanceof KoineError) return thrown;
-  if (resultCode(thrown) === FULL) return new KoineError("storage-full", {}, { cause: thrown });
+  if (isFull(thrown)) return new KoineError("storage-full", {}, { cause: thrown });
   return new KoineError("storage-failed", { detail: messageOf(thrown) }, { cause: thrown });
 }
 
@@ -111,15 +125,20 @@ const FULL = 13;
 
 function toOpeningError(thrown: unknown, directory: string): KoineError {
   if (thrown instanceof KoineError) return thrown;
+  if (isFull(thrown)) return new KoineError("storage-full", {}, { cause: thrown });
   switch (resultCode(thrown)) {
     case BUSY:
     case LOCKED:
       return new KoineError("data-directory-in-use", { directory }, { cause: thrown });
-    case FULL:
-      return new KoineError("storage-full", {}, { cause: thrown });
     default:
       return new KoineError("data-directory-unusable", { directory, detail: messageOf(thrown) }, { cause: thrown });
   }
+}
+
+/** As SQLite says it, or the system. */
+function isFull(thrown: unknown): boolean {
+  if (resultCode(thrown) === FULL) return true;
+  return thrown instanceof Error && "code" in thrown && (thrown.code === "ENOSPC" || thrown.code === "EDQUOT");
 }
 
 /** SQLite's primary result code; 0 for what is no error of SQLite. */

@@ -1,29 +1,40 @@
 import { join } from "node:path";
 import type { DatabaseSync } from "node:sqlite";
 import { KoineError } from "../../core/errors.ts";
-import { openDatabase, setDurability, toStoreError, type Durability } from "./database.ts";
+import { openDatabase, toStoreError } from "./database.ts";
 import { formats, type OpenFile } from "./formats.ts";
+import { Recorder } from "./redo/recorder.ts";
+import { recover, RedoTransactions } from "./redo/transactions.ts";
+import { DirectTransactions, type Transactions } from "./transactions.ts";
 import { toWire, type Request, type Response, type ThreadOpening } from "./wire.ts";
 
 /** One database file on the thread that serves it. */
 export class DatabaseFile {
   readonly #database: DatabaseSync;
   readonly #open: OpenFile;
-  #durability: Durability = "full";
+  readonly #transactions: Transactions;
 
   /** @throws KoineError as `openDatabase` */
   constructor({ directory, format: name, pagesMax }: ThreadOpening) {
     const format = formats[name];
-    this.#database = openDatabase({
-      directory,
-      file: join(directory, format.fileName),
-      steps: format.steps,
-      pagesMax,
-    });
+    const path = join(directory, format.fileName);
+    const opening = { directory, file: path, steps: format.steps, pagesMax };
+    this.#database = openDatabase(
+      format.redo ? { ...opening, recover: (database) => recover(database, path) } : opening,
+    );
+    const database = this.#database;
+    const undone = (): void => this.#open.afterRollback();
     try {
-      this.#open = format.open(this.#database);
+      if (format.redo) {
+        const recorder = new Recorder(database);
+        this.#open = format.open(database, recorder);
+        this.#transactions = new RedoTransactions({ database, databasePath: path, recorder, undone });
+      } else {
+        this.#open = format.open(database, database);
+        this.#transactions = new DirectTransactions(database, undone);
+      }
     } catch (thrown) {
-      this.#database.close();
+      database.close();
       throw toStoreError(thrown);
     }
   }
@@ -46,25 +57,23 @@ export class DatabaseFile {
     }
   }
 
+  /** Does what was put off, while there is nothing else to do. */
+  settle(): void {
+    this.#transactions.settle();
+  }
+
   close(): void {
+    this.#transactions.end();
     this.#database.close();
   }
 
   #inTransaction(requests: readonly Request[]): readonly Response[] {
     const isFull = requests.some(([, operation]) => this.#open.durabilityOf(operation) === "full");
-    this.#switchDurability(isFull ? "full" : "normal");
-    try {
-      this.#database.exec("BEGIN");
+    return this.#transactions.run(isFull ? "full" : "normal", () => {
       const responses = requests.map((request) => this.#run(request));
       this.#open.beforeCommit();
-      this.#database.exec("COMMIT");
       return responses;
-    } catch (thrown) {
-      // SQLite ends the transaction itself after some errors, such as a full disk.
-      if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
-      this.#open.afterRollback();
-      throw thrown;
-    }
+    });
   }
 
   /** A conflict is found before anything is written and is an answer like others; any other error ends the transaction. */
@@ -77,11 +86,5 @@ export class DatabaseFile {
       if (!(thrown instanceof KoineError) || thrown.code !== "conflict") throw thrown;
       return [number, false, toWire(thrown)];
     }
-  }
-
-  #switchDurability(durability: Durability): void {
-    if (this.#durability === durability) return;
-    setDurability(this.#database, durability);
-    this.#durability = durability;
   }
 }

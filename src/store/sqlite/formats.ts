@@ -11,11 +11,12 @@ import type {
 import type { PackedActivations } from "./activation-rows.ts";
 import { blockSchema } from "./blocks.ts";
 import { Counters } from "./counters.ts";
-import type { Durability } from "./database.ts";
+import type { Durability, Writes } from "./database.ts";
 import { LogTable, logSchema, type StoredResult } from "./log.ts";
 import { QueueTable } from "./queue.ts";
 import { DeadLetterTable } from "./queue/dead-letters.ts";
-import { queueSchema, queueSchema2 } from "./queue/statements.ts";
+import { queueSchema, queueSchema2, queueSchema3 } from "./queue/statements.ts";
+import { redoSchema } from "./redo/transactions.ts";
 import { retentionOperations } from "./retention.ts";
 import { valuesOperations, valuesSchema } from "./values.ts";
 
@@ -24,7 +25,9 @@ export interface Format {
   readonly fileName: string;
   /** From one format version to the next; never changed once released, only appended to. */
   readonly steps: readonly string[];
-  open(database: DatabaseSync): OpenFile;
+  /** Whether changes are recorded beside the file and come into it later, many at a time; for what somebody waits for. */
+  readonly redo: boolean;
+  open(database: DatabaseSync, writes: Writes): OpenFile;
 }
 
 export interface OpenFile {
@@ -47,19 +50,25 @@ export type JournalOperations = ReturnType<typeof openJournal>["operations"];
 export const formats: Readonly<Record<FormatName, Format>> = {
   durable: {
     fileName: "koine.db",
-    steps: [[Counters.schema, valuesSchema, queueSchema].join(";"), queueSchema2],
+    steps: [[Counters.schema, valuesSchema, queueSchema].join(";"), queueSchema2, [redoSchema, queueSchema3].join(";")],
+    redo: true,
     open: openDurable,
   },
-  journal: { fileName: "journal.db", steps: [[Counters.schema, logSchema].join(";"), blockSchema], open: openJournal },
+  journal: {
+    fileName: "journal.db",
+    steps: [[Counters.schema, logSchema].join(";"), blockSchema],
+    redo: false,
+    open: openJournal,
+  },
 };
 
-function openDurable(database: DatabaseSync) {
-  const counters = new Counters(database);
-  const queue = new QueueTable(database, counters);
+function openDurable(database: DatabaseSync, writes: Writes) {
+  const counters = new Counters(database, writes);
+  const queue = new QueueTable(database, writes, counters);
   const letters = new DeadLetterTable(database, queue);
   return {
     operations: {
-      ...valuesOperations(database, counters),
+      ...valuesOperations(database, writes, counters),
       setQueueBounds: (bounds: Omit<QueueBounds, "nowMs">) => queue.setBounds(bounds),
       enqueue: (items: readonly NewQueueItem[], nowMs: number | null = null) => queue.enqueue(items, nowMs),
       lease: (request: Parameters<QueueTable["lease"]>[0]) => queue.lease(request),

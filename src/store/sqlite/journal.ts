@@ -38,6 +38,8 @@ export class SqliteLog implements ActivationLog, TakesPacked {
   #timer: NodeJS.Timeout | null = null;
   #writing: Promise<void> | null = null;
   #failing = false;
+  /** Taken from what waits, and not yet written. */
+  #chunksOnTheirWay = 0;
 
   constructor(file: Channel<JournalOperations>, logger?: Logger, bounds: BacklogBounds = defaultBounds) {
     this.#file = file;
@@ -59,8 +61,11 @@ export class SqliteLog implements ActivationLog, TakesPacked {
   }
 
   async putResult(activationId: string, result: StoredResult): Promise<void> {
-    const body = new Uint8Array(result.body);
-    await this.#file.call("putResult", activationId, Date.now(), { ...result, body });
+    // What waits goes ahead of it in the same message, so that they share a transaction and its sync.
+    const ahead: Promise<number>[] = [];
+    while (this.#waiting > 0) ahead.push(this.#writeChunk());
+    const kept = this.#file.call("putResult", activationId, Date.now(), result);
+    await Promise.all([...ahead, kept]);
   }
 
   async getResult(activationId: string): Promise<StoredResult | null> {
@@ -83,14 +88,10 @@ export class SqliteLog implements ActivationLog, TakesPacked {
   async flush(): Promise<void> {
     await this.#writing;
     // What is appended meanwhile is not waited for: there may be no end of it.
-    for (let left = this.#waiting; left > 0;) {
-      if (this.#waiting > 0) left -= await this.#writeChunk();
-      else {
-        // Others have taken the rest meanwhile. Calls are done in order: when this one is, so are theirs.
-        await this.#file.call("append", null, null);
-        left = 0;
-      }
-    }
+    let left = this.#waiting;
+    while (left > 0 && this.#waiting > 0) left -= await this.#writeChunk();
+    // Others have taken the rest, or all before this began. Calls are done in order: when this one is, so are theirs.
+    if (left > 0 || this.#chunksOnTheirWay > 0) await this.#file.call("append", null, null);
   }
 
   async retain(bounds: { readonly olderThanMs: number; readonly bytesMax: number }): Promise<{
@@ -169,9 +170,12 @@ export class SqliteLog implements ActivationLog, TakesPacked {
   async #writeChunk(): Promise<number> {
     const calls = this.#packed.takeAll().map((records) => this.#writePacked(records));
     if (this.#backlog.records > 0) calls.push(this.#writeOwn());
+    this.#chunksOnTheirWay++;
     // In one turn, so that they share a transaction.
+    const settled = await Promise.allSettled(calls);
+    this.#chunksOnTheirWay--;
     let written = 0;
-    for (const each of await Promise.allSettled(calls)) {
+    for (const each of settled) {
       if (each.status === "rejected") throw each.reason;
       written += each.value;
     }

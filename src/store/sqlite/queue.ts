@@ -10,14 +10,14 @@ import type {
   QueueBounds,
   QueuedItem,
   QueueItem,
-  QueuePriority,
   QueueState,
   LaneState,
   Receipt,
   Settlement,
 } from "../store.ts";
 import type { Counters } from "./counters.ts";
-import { bytes, integer, text, type Row } from "./database.ts";
+import { bytes, integer, text, type Writes } from "./database.ts";
+import { type Claimed, keyOf, priorityOf, toClaimed } from "./queue/claimed.ts";
 import { appended, historyOf, toItem } from "./queue/rows.ts";
 import { QUEUE_PRIORITIES, LaneTable, type Lane } from "./queue/lanes.ts";
 import { BLOCKED_MS, prepareQueue, type QueueStatements } from "./queue/statements.ts";
@@ -25,18 +25,21 @@ import { BLOCKED_MS, prepareQueue, type QueueStatements } from "./queue/statemen
 /** How long what was found out of a lane's age is believed, in milliseconds. */
 const AGE_BELIEVED_MS = 1_000;
 
+/** What leaves the table. */
+type Leaving = Pick<Claimed, "row" | "lane" | "orderingKey">;
+
 /** The work that nobody has finished. */
 export class QueueTable {
   readonly statements: QueueStatements;
   readonly lanes = new LaneTable();
   readonly #counters: Counters;
-  /** Ends of the claims, and their lanes, by row. */
-  readonly #claims = new Map<number, { readonly untilMs: number; readonly lane: string }>();
+  /** By id. */
+  readonly #claims = new Map<string, Claimed>();
   #keys = 0;
   #bounds: Omit<QueueBounds, "nowMs"> | null = null;
 
-  constructor(database: DatabaseSync, counters: Counters) {
-    this.statements = prepareQueue(database);
+  constructor(database: DatabaseSync, writes: Writes, counters: Counters) {
+    this.statements = prepareQueue(database, writes);
     this.#counters = counters;
     // Nobody else can hold a claim on a file that only this process can open: what was claimed when the last one ended is due again.
     database.exec("UPDATE items SET epoch = NULL, readyAtMs = dueAtMs WHERE epoch IS NOT NULL");
@@ -54,7 +57,10 @@ export class QueueTable {
     }
     for (const row of deadLanes.iterate()) this.lanes.addDead(text(row, "lane"), integer(row, "count"));
     for (const row of claims.iterate())
-      this.#claimed(integer(row, "row"), text(row, "lane"), integer(row, "readyAtMs"));
+      this.#claimed(
+        text(row, "id"),
+        toClaimed(row, { epoch: integer(row, "epoch"), untilMs: integer(row, "readyAtMs") }),
+      );
     this.#keys = integer(countKeys.get(), "count");
   }
 
@@ -109,32 +115,37 @@ export class QueueTable {
     const { limit, nowMs, leaseMs, laneRoom, roomPerLane } = request;
     const untilMs = nowMs + leaseMs;
     const roomOf = (lane: string): number => laneRoom[lane] ?? roomPerLane ?? limit;
-    const leases = this.#due(limit, nowMs, roomOf).map((row) => {
-      const epoch = this.#counters.next("epoch");
-      const claimed = this.statements.claim.get(untilMs, epoch, row);
-      const item = toItem(claimed, bytes(this.statements.payload.get(row), "payload"));
-      this.#claimed(row, item.lane, untilMs);
-      const lease = { item, receipt: { id: item.id, epoch }, attempt: integer(claimed, "attempts") };
-      return claimed?.["hasFailed"] === 1 ? { ...lease, hasFailed: true } : lease;
+    const due = this.#due(limit, nowMs, roomOf);
+    if (due.length === 0) return [];
+    const epoch = this.#counters.next("epoch");
+    const rows = JSON.stringify(due);
+    this.statements.claim.run(untilMs, epoch, rows);
+    const found = new Map(this.statements.claimed.all(rows).map((row) => [integer(row, "row"), row]));
+    const leases = due.map((number): Lease => {
+      const row = found.get(number);
+      const item = toItem(row, bytes(row, "payload"));
+      const claimed = toClaimed(row, { epoch, untilMs });
+      this.#claimed(item.id, claimed);
+      const lease = { item, receipt: { id: item.id, epoch }, attempt: claimed.attempts };
+      return claimed.hasFailed ? { ...lease, hasFailed: true } : lease;
     });
     for (const lane of new Set(leases.map(({ item }) => item.lane))) this.#look(lane, nowMs);
     return leases;
   }
 
   extend(receipt: Receipt, untilMs: number): boolean {
-    const held = this.statements.extend.get(untilMs, receipt.id, receipt.epoch);
-    if (held === undefined) return false;
-    const lane = text(held, "lane");
-    this.#claims.set(integer(held, "row"), { untilMs, lane });
-    this.lanes.wakes(lane, priorityOf(held), untilMs);
+    const held = this.#held(receipt);
+    if (held === null) return false;
+    this.statements.extend.run(untilMs, held.row);
+    held.untilMs = untilMs;
+    this.lanes.wakes(held.lane, held.priority, untilMs);
     return true;
   }
 
   settle(receipt: Receipt, settlement: Settlement): boolean {
-    const held = this.statements.held.get(receipt.id, receipt.epoch);
-    if (held === undefined) return false;
-    const row = integer(held, "row");
-    this.#released(row);
+    const held = this.#held(receipt);
+    if (held === null) return false;
+    this.#released(receipt.id);
     switch (settlement.kind) {
       case "done":
         this.#keepHistory(receipt.id, held, settlement.attempt);
@@ -142,11 +153,11 @@ export class QueueTable {
         for (const item of settlement.followUps ?? []) this.insert(item, null);
         return true;
       case "retry":
-        if (settlement.payload !== undefined) this.statements.replacePayload.run(settlement.payload, row);
-        this.#again(held, settlement.dueAtMs, integer(held, "attempts"), settlement.attempt);
+        if (settlement.payload !== undefined) this.statements.replacePayload.run(settlement.payload, held.row);
+        this.#again(held, settlement.dueAtMs, held.attempts, settlement.attempt);
         return true;
       case "release":
-        this.#again(held, settlement.dueAtMs ?? integer(held, "dueAtMs"), integer(held, "attempts") - 1);
+        this.#again(held, settlement.dueAtMs ?? held.dueAtMs, held.attempts - 1);
         return true;
       case "dead":
         this.#bury(held, settlement);
@@ -161,8 +172,8 @@ export class QueueTable {
     const found = this.statements.find.get(id);
     if (found === undefined) return "absent";
     if (found["epoch"] !== null && integer(found, "readyAtMs") > nowMs) return "leased";
-    this.#released(integer(found, "row"));
-    this.#remove(found);
+    this.#released(id);
+    this.#remove({ row: integer(found, "row"), lane: text(found, "lane"), orderingKey: keyOf(found) });
     return "cancelled";
   }
 
@@ -185,13 +196,12 @@ export class QueueTable {
   state(nowMs: number): QueueState {
     let leased = 0;
     for (const { untilMs } of this.#claims.values()) if (untilMs > nowMs) leased++;
-    const next = this.statements.next.get(nowMs);
     const oldest = this.statements.oldest.get();
     return {
       waiting: this.lanes.length - leased,
       leased,
       dead: this.lanes.dead,
-      nextDueAtMs: next === undefined ? null : integer(next, "readyAtMs"),
+      nextDueAtMs: this.#nextDueAtMs(nowMs),
       oldestEnqueuedAtMs: oldest === undefined ? null : integer(oldest, "enqueuedAtMs"),
     };
   }
@@ -260,6 +270,20 @@ export class QueueTable {
     return lane.oldest.enqueuedAtMs;
   }
 
+  /** The earliest time after now at which something falls due; null: there is none. */
+  #nextDueAtMs(nowMs: number): number | null {
+    let earliest = BLOCKED_MS;
+    for (const { lane, priority, atMs } of this.lanes.wakings()) {
+      // In their order: what cannot come before what was found need not be looked at.
+      if (atMs >= earliest) break;
+      const next = this.statements.head.get(lane.name, priority, nowMs);
+      const readyAtMs = next === undefined ? Infinity : integer(next, "readyAtMs");
+      if (atMs > nowMs) lane.wakesAtMs[priority] = readyAtMs;
+      earliest = Math.min(earliest, readyAtMs);
+    }
+    return earliest === BLOCKED_MS ? null : earliest;
+  }
+
   /** Of what is next to be claimed, among which is nearly always what has waited the longest. */
   #oldest(lane: string): number | null {
     const ages = QUEUE_PRIORITIES.flatMap((priority) => {
@@ -307,67 +331,63 @@ export class QueueTable {
     if (lane === undefined) return;
     for (const priority of QUEUE_PRIORITIES) {
       if (lane.wakesAtMs[priority] > nowMs) continue;
-      const next = this.statements.head.get(name, priority);
+      const next = this.statements.head.get(name, priority, Number.MIN_SAFE_INTEGER);
       lane.wakesAtMs[priority] = next === undefined ? Infinity : integer(next, "readyAtMs");
     }
   }
 
-  #claimed(row: number, lane: string, untilMs: number): void {
-    if (!this.#claims.has(row)) this.lanes.leased(lane, 1);
-    this.#claims.set(row, { untilMs, lane });
+  #held({ id, epoch }: Receipt): Claimed | null {
+    const claim = this.#claims.get(id);
+    return claim?.epoch === epoch ? claim : null;
   }
 
-  #released(row: number): void {
-    const claim = this.#claims.get(row);
+  #claimed(id: string, claimed: Claimed): void {
+    if (!this.#claims.has(id)) this.lanes.leased(claimed.lane, 1);
+    this.#claims.set(id, claimed);
+  }
+
+  #released(id: string): void {
+    const claim = this.#claims.get(id);
     if (claim === undefined) return;
-    this.#claims.delete(row);
+    this.#claims.delete(id);
     this.lanes.leased(claim.lane, -1);
   }
 
   // oxlint-disable-next-line max-params -- a row and what changes of it
-  #again(held: Row, dueAtMs: number, attempts: number, attempt?: Attempt): void {
-    const history = attempt === undefined ? historyText(held) : appended(held, attempt);
-    this.statements.again.run(dueAtMs, dueAtMs, attempts, history, integer(held, "row"));
-    this.lanes.wakes(text(held, "lane"), priorityOf(held), dueAtMs);
+  #again(held: Claimed, dueAtMs: number, attempts: number, attempt?: Attempt): void {
+    this.statements.again.run(dueAtMs, dueAtMs, attempts, this.#historyWith(held, attempt), held.row);
+    this.lanes.wakes(held.lane, held.priority, dueAtMs);
+  }
+
+  /** The history of an item, with one more attempt if there is one, as it is stored. */
+  #historyWith({ row, hasFailed }: Claimed, attempt: Attempt | undefined): string | null {
+    const before = hasFailed ? this.statements.historyOf.get(row) : undefined;
+    if (attempt !== undefined) return appended(before, attempt);
+    return before === undefined ? null : text(before, "history");
   }
 
   /** Removes an item; what waited for it by its ordering key is next. */
-  #remove(held: Row): void {
-    const row = integer(held, "row");
-    const lane = text(held, "lane");
-    const orderingKey = held["orderingKey"];
+  #remove({ row, lane, orderingKey }: Leaving): void {
     this.statements.remove.run(row);
     this.statements.removePayload.run(row);
     this.lanes.remove(lane);
-    if (typeof orderingKey !== "string") return;
+    if (orderingKey === null) return;
     const next = this.statements.firstOfKey.get(lane, orderingKey);
     if (next === undefined) return;
     this.statements.ready.run(integer(next, "dueAtMs"), integer(next, "row"));
     this.lanes.wakes(lane, priorityOf(next), integer(next, "dueAtMs"));
   }
 
-  #bury(held: Row, { reason, code = "", atMs, attempt, payload }: Extract<Settlement, { kind: "dead" }>): void {
-    const row = integer(held, "row");
-    if (payload !== undefined) this.statements.replacePayload.run(payload, row);
-    const history = attempt === undefined ? historyText(held) : appended(held, attempt);
-    this.statements.bury.run(reason, code, atMs, history, row);
+  #bury(held: Claimed, { reason, code = "", atMs, attempt, payload }: Extract<Settlement, { kind: "dead" }>): void {
+    if (payload !== undefined) this.statements.replacePayload.run(payload, held.row);
+    this.statements.bury.run(reason, code, atMs, this.#historyWith(held, attempt), held.row);
     this.#remove(held);
-    this.lanes.addDead(text(held, "lane"), 1);
+    this.lanes.addDead(held.lane, 1);
   }
 
-  #keepHistory(id: string, held: Row, attempt: Attempt | undefined): void {
-    if (held["history"] === null || attempt === undefined) return;
-    this.statements.keepHistory.run(id, attempt.endedAtMs, appended(held, attempt));
+  #keepHistory(id: string, held: Claimed, attempt: Attempt | undefined): void {
+    if (!held.hasFailed || attempt === undefined) return;
+    this.statements.keepHistory.run(id, attempt.endedAtMs, this.#historyWith(held, attempt));
     this.statements.expireHistories.run(attempt.endedAtMs - limits.activationRetentionMs);
   }
-}
-
-function historyText(held: Row): string | null {
-  const history = held["history"];
-  return typeof history === "string" ? history : null;
-}
-
-function priorityOf(row: Row): QueuePriority {
-  const priority = integer(row, "priority");
-  return priority === 0 || priority === 2 ? priority : 1;
 }

@@ -1,7 +1,7 @@
 import type { DatabaseSync } from "node:sqlite";
 import { KoineError } from "../../core/errors.ts";
 import type { Counters } from "./counters.ts";
-import { integer, Statements, text, type Row } from "./database.ts";
+import { integer, Statements, text, type Row, type Writes } from "./database.ts";
 
 export const valuesSchema = `
   CREATE TABLE entries (
@@ -25,10 +25,10 @@ export interface StoredChange {
 
 export type ValuesOperations = ReturnType<typeof valuesOperations>;
 
-export function valuesOperations(database: DatabaseSync, counters: Counters) {
+export function valuesOperations(database: DatabaseSync, writes: Writes, counters: Counters) {
   const select = database.prepare("SELECT key, json, revision FROM entries WHERE collection = ? AND key = ?");
-  const put = database.prepare("INSERT OR REPLACE INTO entries (collection, key, revision, json) VALUES (?, ?, ?, ?)");
-  const remove = database.prepare("DELETE FROM entries WHERE collection = ? AND key = ?");
+  const put = writes.prepare("INSERT OR REPLACE INTO entries (collection, key, revision, json) VALUES (?, ?, ?, ?)");
+  const remove = writes.prepare("DELETE FROM entries WHERE collection = ? AND key = ?");
   const statements = new Statements(database);
 
   return {

@@ -12,6 +12,9 @@ export interface ThreadOpening {
 /** The first message of a thread. */
 export type Started = { readonly started: true } | { readonly started: false; readonly error: WireError };
 
+/** What travels: calls or answers, and what their bytes were packed into. */
+export type Message<Each> = readonly [each: readonly Each[], luggage: Uint8Array<ArrayBuffer> | null];
+
 /** One call. The calls of one turn of the caller's loop come in one message. */
 export type Request = readonly [number: number, operation: string, args: readonly unknown[]];
 

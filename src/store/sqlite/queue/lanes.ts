@@ -87,6 +87,14 @@ export class LaneTable {
       .toSorted((a, b) => a.leased - b.leased || a.served - b.served || wakeOf(a) - wakeOf(b));
   }
 
+  /** By lane and priority: the times before which there is nothing to claim, as far as there is anything at all; the earliest first. */
+  wakings(): readonly { readonly lane: Lane; readonly priority: QueuePriority; readonly atMs: number }[] {
+    return [...this.#lanes.values()]
+      .flatMap((lane) => QUEUE_PRIORITIES.map((priority) => ({ lane, priority, atMs: lane.wakesAtMs[priority] })))
+      .filter(({ atMs }) => atMs < Infinity)
+      .toSorted((a, b) => a.atMs - b.atMs);
+  }
+
   longest(limit: number): readonly Lane[] {
     return [...this.#lanes.values()].toSorted((a, b) => b.length - a.length || b.dead - a.dead).slice(0, limit);
   }

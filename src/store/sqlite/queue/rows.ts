@@ -17,11 +17,11 @@ export function toItem(row: Row | undefined, payload: Uint8Array): QueueItem {
   };
 }
 
-export function historyOf(row: Row): readonly Attempt[] {
-  return row["history"] === null ? [] : (JSON.parse(text(row, "history")) as readonly Attempt[]);
+export function historyOf(row: Row | undefined): readonly Attempt[] {
+  return row === undefined || row["history"] === null ? [] : (JSON.parse(text(row, "history")) as readonly Attempt[]);
 }
 
 /** A row's history with one more attempt, as it is stored. */
-export function appended(row: Row, attempt: Attempt): string {
+export function appended(row: Row | undefined, attempt: Attempt): string {
   return JSON.stringify([...historyOf(row), attempt].slice(-limits.attemptsKept));
 }
