@@ -18,7 +18,7 @@ export class Intake<Receipt> {
   #pendingBytes = 0;
   #accepted: Receipt[] = [];
   #acknowledging: Promise<void> | null = null;
-  #wake: (() => void) | null = null;
+  #changed: PromiseWithResolvers<void> | null = null;
 
   constructor(parts: {
     readonly emit: Emit;
@@ -29,10 +29,10 @@ export class Intake<Receipt> {
     this.#emit = parts.emit;
     this.#acknowledge = parts.acknowledge;
     this.signal = AbortSignal.any([parts.signal, this.#failed.signal]);
-    this.signal.addEventListener("abort", () => this.#wake?.(), { once: true });
+    this.signal.addEventListener("abort", () => this.#wake(), { once: true });
   }
 
-  /** Waits until more may be read; answers how many. For one caller at a time. @throws the signal's reason */
+  /** Waits until more may be read; answers how many. @throws the signal's reason */
   async room(): Promise<number> {
     for (;;) {
       this.signal.throwIfAborted();
@@ -46,7 +46,7 @@ export class Intake<Receipt> {
   take(events: readonly CloudEvent[], receipt: Receipt, bytes: number): void {
     this.#pending++;
     this.#pendingBytes += bytes;
-    Promise.all(events.map((event) => this.#emit(event)))
+    void Promise.all(events.map((event) => this.#emit(event)))
       .then(
         () => this.#accept(receipt),
         // The host ends the run: this one comes again then.
@@ -55,7 +55,7 @@ export class Intake<Receipt> {
       .finally(() => {
         this.#pending--;
         this.#pendingBytes -= bytes;
-        this.#wake?.();
+        this.#wake();
       });
   }
 
@@ -74,8 +74,7 @@ export class Intake<Receipt> {
     // What is accepted in the same commit is told of within one turn.
     await new Promise((resolve) => setImmediate(resolve));
     try {
-      while (this.#accepted.length > 0)
-        await this.#acknowledge(this.#accepted.splice(0, ACKNOWLEDGED_AT_ONCE_MAX));
+      while (this.#accepted.length > 0) await this.#acknowledge(this.#accepted.splice(0, ACKNOWLEDGED_AT_ONCE_MAX));
     } catch (thrown) {
       this.#failed.abort(thrown);
     } finally {
@@ -83,10 +82,13 @@ export class Intake<Receipt> {
     }
   }
 
+  #wake(): void {
+    this.#changed?.resolve();
+    this.#changed = null;
+  }
+
   async #change(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wake = resolve;
-    await promise;
-    this.#wake = null;
+    this.#changed ??= Promise.withResolvers<void>();
+    await this.#changed.promise;
   }
 }

@@ -19,7 +19,8 @@ export const tlsSettings = z
   })
   .refine(({ certificate, key }) => (certificate === undefined) === (key === undefined), {
     error: "needs both certificate and key, or none",
-  });
+  })
+  .meta({ description: "How the connection is encrypted: whom to trust, and the client's own certificate." });
 
 export type TlsSettings = z.output<typeof tlsSettings>;
 

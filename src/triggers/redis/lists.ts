@@ -22,10 +22,9 @@ const LAG_EVERY_MS = 5_000;
 const schema = z.strictObject({
   ...connectionSettings,
   list: z.string().min(1).max(512).meta({ description: "Key of the list." }),
-  take: z
-    .enum(["left", "right"])
-    .default("left")
-    .meta({ description: "Which end elements are taken from: left for producers that RPUSH, right for those that LPUSH." }),
+  take: z.enum(["left", "right"]).default("left").meta({
+    description: "Which end elements are taken from: left for producers that RPUSH, right for those that LPUSH.",
+  }),
 });
 
 type Settings = z.output<typeof schema>;
@@ -133,10 +132,7 @@ class List implements TriggerSource {
   }
 
   async #reportLag(redis: Redis): Promise<void> {
-    const [waiting, aside] = [
-      await redis.send("LLEN", this.#settings.list),
-      await redis.send("HLEN", this.#aside),
-    ];
+    const [waiting, aside] = [await redis.send("LLEN", this.#settings.list), await redis.send("HLEN", this.#aside)];
     this.#host.report({ lag: { events: Number(waiting) + Number(aside), ms: null } });
   }
 }

@@ -27,12 +27,9 @@ const schema = z.strictObject({
     .min(1)
     .max(32)
     .meta({ description: "Keys of the streams.", examples: [["orders"]] }),
-  group: z
-    .string()
-    .min(1)
-    .max(256)
-    .optional()
-    .meta({ description: "The consumer group; by default one of the trigger's own. It is made where it is not there." }),
+  group: z.string().min(1).max(256).optional().meta({
+    description: "The consumer group; by default one of the trigger's own. It is made where it is not there.",
+  }),
   from: z
     .enum(["new", "beginning"])
     .default("new")
@@ -52,7 +49,9 @@ const schema = z.strictObject({
     .min(61_000)
     .max(24 * 3_600_000)
     .default(300_000)
-    .meta({ description: "What another consumer of the group has had for so long without acknowledging is taken over." }),
+    .meta({
+      description: "What another consumer of the group has had for so long without acknowledging is taken over.",
+    }),
   delete: z.boolean().default(false).meta({ description: "Whether entries are deleted once they are acknowledged." }),
 });
 
@@ -249,7 +248,10 @@ class Streams implements TriggerSource {
     for (const group of arrayOf(await redis.send("XINFO", "GROUPS", stream))) {
       const words = arrayOf(group);
       const facts = new Map(
-        Array.from({ length: words.length / 2 }, (_, index) => [bytesOf(words[index * 2]).toString(), words[index * 2 + 1]]),
+        Array.from({ length: words.length / 2 }, (_, index) => [
+          bytesOf(words[index * 2]).toString(),
+          words[index * 2 + 1],
+        ]),
       );
       if (bytesOf(facts.get("name")).toString() !== this.#group) continue;
       const lag = facts.get("lag");
@@ -280,7 +282,9 @@ function entryEvent(settings: Settings, stream: string, id: string, words: reado
   };
   const value = dataField === undefined ? undefined : fields.get(dataField);
   if (value !== undefined) return eventOf(value, attributes);
-  const data = Object.fromEntries([...fields].map(([name, bytes]) => [name, textOf(bytes) ?? bytes.toString("base64")]));
+  const data = Object.fromEntries(
+    [...fields].map(([name, bytes]) => [name, textOf(bytes) ?? bytes.toString("base64")]),
+  );
   return { specversion: "1.0", ...attributes, datacontenttype: "application/json", data };
 }
 

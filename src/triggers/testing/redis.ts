@@ -7,13 +7,13 @@ export interface RedisServer extends TestServer {
   readonly password: string;
 }
 
-/** A redis-server that syncs every write, with a password. */
-export async function startRedis(): Promise<RedisServer> {
+/** A redis-server that syncs every write, with a password; `further` are options of its configuration. */
+export async function startRedis(further: Readonly<Record<string, string | number>> = {}): Promise<RedisServer> {
   const folder = await scratchFolder("redis");
   const port = await freePort();
   const password = "redis-pass-of-test";
   const options = { port, bind: "127.0.0.1", dir: folder.path, appendonly: "yes", appendfsync: "always", save: "" };
-  const words = Object.entries({ ...options, requirepass: password }).flatMap(([name, value]) => [
+  const words = Object.entries({ ...options, requirepass: password, ...further }).flatMap(([name, value]) => [
     `--${name}`,
     String(value),
   ]);

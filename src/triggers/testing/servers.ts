@@ -100,9 +100,10 @@ class OwnServer implements TestServer {
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding("utf8").on("data", (text: string) => this.#keep(text));
     const deadlineMs = performance.now() + READY_MS_MAX;
-    while (!(await ready().catch(() => false))) {
+    let why = "";
+    while (!(await ready().catch((thrown: unknown) => ((why = String(thrown)), false)))) {
       if (this.#hasEnded) throw new Error(`${name} ended before it was ready\n${this.output}`);
-      if (performance.now() > deadlineMs) throw new Error(`${name} was not ready in time\n${this.output}`);
+      if (performance.now() > deadlineMs) throw new Error(`${name} was not ready in time: ${why}\n${this.output}`);
       await sleep(LOOK_MS);
     }
   }
@@ -212,4 +213,13 @@ export async function runProgram([program = "", ...words]: readonly string[], cw
     const { stderr = "", message } = thrown as Error & { readonly stderr?: string };
     throw new Error(`${program} failed: ${stderr.trim().slice(-2_000) || message}`, { cause: thrown });
   }
+}
+
+/** A certificate for 127.0.0.1 that vouches for itself, and its key, as files in a folder. */
+export async function makeCertificate(folder: string): Promise<{ readonly certificate: string; readonly key: string }> {
+  const [certificate, key] = [join(folder, "certificate.pem"), join(folder, "key.pem")];
+  const subject = ["-subj", "/CN=koine-test", "-addext", "subjectAltName=IP:127.0.0.1"];
+  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+  await runProgram(["openssl", "req", "-x509", ...kind, ...subject, "-keyout", key, "-out", certificate]);
+  return { certificate, key };
 }
