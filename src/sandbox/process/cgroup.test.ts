@@ -142,7 +142,7 @@ test("limits and readings of version 1, on a kernel without swap accounting", ()
 
 test("without any controller a cgroup does nothing and says so", async () => {
   const cgroups = new Cgroups(new Map());
-  const cgroup = cgroups.create("one", limits);
+  const cgroup = await cgroups.create("one", limits);
   assert.deepEqual([cgroups.has("memory"), cgroup.memory(), cgroup.joinFiles], [false, null, []]);
   await cgroup.destroy();
   assert.equal(await cgroups.sweep(new Set()), 0);
@@ -155,7 +155,7 @@ test("the kernel's version 2 freezes, thaws and ends a process", async (context)
   const bases = claimControllers({ version1: new Map(), version2 }, `koine-test-${process.pid}`);
   if (!bases.has("freezer")) return context.skip("no hierarchy of version 2 that can be written to");
   const cgroups = new Cgroups(bases);
-  const cgroup = cgroups.create("one", limits);
+  const cgroup = await cgroups.create("one", limits);
   const [joinFile = ""] = cgroup.joinFiles;
   const child = spawn("cat", { stdio: ["pipe", "pipe", "inherit"] });
   writeFileSync(joinFile, String(child.pid));

@@ -1,4 +1,5 @@
-import { closeSync, constants, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeSync } from "node:fs";
+import { closeSync, constants, openSync, readdirSync, readFileSync, rmdirSync, writeSync } from "node:fs";
+import { mkdir, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { KoineError } from "../../core/errors.ts";
@@ -25,6 +26,7 @@ const BACKGROUND_PARTS = 32;
  */
 export class Cgroups {
   readonly #bases: ReadonlyMap<Controller, ControllerBase>;
+  #removals: Promise<unknown> = Promise.resolve();
 
   constructor(bases: ReadonlyMap<Controller, ControllerBase>) {
     this.#bases = bases;
@@ -51,14 +53,14 @@ export class Cgroups {
   }
 
   /** @throws KoineError `sandbox-failed` */
-  create(id: string, limits: SandboxLimits): Cgroup {
-    const cgroup = new Cgroup(this.#bases, id);
+  async create(id: string, limits: SandboxLimits): Promise<Cgroup> {
+    const cgroup = new Cgroup(this.#bases, id, (removal) => this.#inTurn(removal));
     try {
-      cgroup.make();
+      await cgroup.make();
       cgroup.setLimits(limits);
       return cgroup;
     } catch (thrown) {
-      cgroup.tryRemove();
+      await cgroup.tryRemove();
       throw new KoineError("sandbox-failed", { detail: "its cgroup could not be made" }, { cause: thrown });
     }
   }
@@ -71,19 +73,36 @@ export class Cgroups {
     return ids.size;
   }
 
+  /** Removals may wait long for the kernel: one at a time leaves the other threads of the pool to others. */
+  #inTurn(removal: () => Promise<boolean>): Promise<boolean> {
+    const removed = this.#removals.then(removal);
+    this.#removals = removed.catch(() => {});
+    return removed;
+  }
+
   close(): void {
     for (const base of new Set([...this.#bases.values()].map(({ folder }) => folder))) attempt(() => rmdirSync(base));
   }
 }
 
+/**
+ * Making and removing folders waits for a lock of the kernel that those who fork and end without pause hold for most of a second: never on
+ * the thread that serves.
+ */
 export class Cgroup {
   readonly #folders: ReadonlyMap<Controller, ControllerBase>;
   readonly #paths: readonly string[];
   #limits: SandboxLimits | null = null;
   #share: "background" | "full" = "full";
   #removed = false;
+  readonly #inTurn: (removal: () => Promise<boolean>) => Promise<boolean>;
 
-  constructor(bases: ReadonlyMap<Controller, ControllerBase>, id: string) {
+  constructor(
+    bases: ReadonlyMap<Controller, ControllerBase>,
+    id: string,
+    inTurn: (removal: () => Promise<boolean>) => Promise<boolean> = (removal) => removal(),
+  ) {
+    this.#inTurn = inTurn;
     this.#folders = new Map(
       [...bases].map(([controller, base]) => [controller, { ...base, folder: join(base.folder, id) }]),
     );
@@ -95,8 +114,8 @@ export class Cgroup {
     return this.#paths.map((folder) => join(folder, "cgroup.procs"));
   }
 
-  make(): void {
-    for (const path of this.#paths) mkdirSync(path);
+  async make(): Promise<void> {
+    await Promise.all(this.#paths.map((path) => mkdir(path)));
   }
 
   /** Writes only what changes. @throws Error when the kernel does not take one of them */
@@ -183,18 +202,19 @@ export class Cgroup {
 
   /** Kills until nobody is left, then removes the folders. */
   async destroy(): Promise<void> {
-    await this.#until(() => {
-      if (this.members().length > 0) this.kill();
-      return this.tryRemove();
+    await this.#until(async () => {
+      if (this.members().length === 0) return await this.#inTurn(() => this.tryRemove());
+      this.kill();
+      return false;
     });
     this.#removed = true;
   }
 
-  tryRemove(): boolean {
+  async tryRemove(): Promise<boolean> {
     let gone = true;
     for (const path of this.#paths) {
       try {
-        rmdirSync(path);
+        await rmdir(path);
       } catch (thrown) {
         gone &&= thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT";
       }
@@ -233,8 +253,8 @@ export class Cgroup {
   }
 
   /** Asks at growing intervals, for two seconds at most. */
-  async #until(isTrue: () => boolean): Promise<void> {
-    for (let delayMs = 0.5, waitedMs = 0; !isTrue() && waitedMs < 2_000; waitedMs += delayMs) {
+  async #until(isTrue: () => boolean | Promise<boolean>): Promise<void> {
+    for (let delayMs = 0.5, waitedMs = 0; !(await isTrue()) && waitedMs < 2_000; waitedMs += delayMs) {
       delayMs = Math.min(delayMs * 2, 50);
       await delay(delayMs);
     }

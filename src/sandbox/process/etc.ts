@@ -1,5 +1,5 @@
 import { cpSync } from "node:fs";
-import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { insideAddresses } from "../network/plan.ts";
 
@@ -9,14 +9,15 @@ export const INSIDE_HOSTNAME = "koine";
 
 /**
  * Fills a folder that becomes `/etc` of all sandboxes: synthetic where the machine's own would tell about it, copies of the little
- * that programs need (library cache, time zone, certificates, the links of Debian's alternatives).
+ * that programs need (library cache, time zone, certificates, the links of Debian's alternatives, what its Java keeps here).
  * @returns a copy of the machine's list of resolvers beside it, for who shares its network; null: there is none
  */
 export async function fillEtc(folder: string): Promise<string | null> {
   await mkdir(folder, { recursive: true, mode: 0o755 });
   for (const [name, text] of Object.entries(synthetic)) await writeFile(join(folder, name), text, { mode: 0o644 });
   for (const name of copiedFiles) await orNothing(() => copyFile(join("/etc", name), join(folder, name)));
-  for (const name of copiedFolders) {
+  const java = (await readdir("/etc").catch(() => [])).filter((name) => /^java-\d+-openjdk$/.test(name));
+  for (const name of [...copiedFolders, ...java]) {
     // Some hundred links: at once they take a tenth of the time that waiting for each takes.
     await orNothing(async () =>
       cpSync(join("/etc", name), join(folder, name), { recursive: true, verbatimSymlinks: true }),

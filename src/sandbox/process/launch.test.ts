@@ -50,8 +50,8 @@ test("the command reaches the shell inside as it is, whatever it contains", () =
 
 test("the cgroup is joined, the network entered and the user changed before bubblewrap starts", () => {
   const { args } = planLaunch(launch);
-  const order = [...launch.joinFiles, "--net=/proc/1/fd/20", "--reuid=70001", "--clear-groups", "/usr/bin/bwrap"].map(
-    (argument) => args.indexOf(argument),
+  const order = [...launch.joinFiles, "--net=/proc/1/fd/20", "--setuid=70001", "/usr/bin/bwrap"].map((argument) =>
+    args.indexOf(argument),
   );
   assert.deepEqual(
     order,
@@ -60,8 +60,23 @@ test("the cgroup is joined, the network entered and the user changed before bubb
   assert.ok(!order.includes(-1));
 });
 
+test("in the machine's network another program changes the user", () => {
+  const { args } = planLaunch({ ...launch, networkPath: null });
+  assert.deepEqual(args.slice(args.indexOf("/usr/bin/setpriv"), -6), [
+    "/usr/bin/setpriv",
+    "--reuid=70001",
+    "--regid=70001",
+    "--clear-groups",
+    "--",
+    "/usr/bin/bwrap",
+  ]);
+});
+
 test("who stays the same user needs no setpriv", () => {
-  assert.ok(!planLaunch({ ...launch, userId: null }).args.includes("/usr/bin/setpriv"));
+  for (const networkPath of [null, launch.networkPath]) {
+    const { args } = planLaunch({ ...launch, userId: null, networkPath });
+    assert.doesNotMatch(args.join(" "), /setpriv|--setuid|--setgid/);
+  }
 });
 
 test("a root in memory gets the machine's links and is closed against writing at the end", () => {

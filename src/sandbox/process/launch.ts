@@ -64,16 +64,12 @@ const SCRIPT_VARIABLE = "KOINE_START";
 const INNER = `eval "unset ${SCRIPT_VARIABLE}; $${SCRIPT_VARIABLE}"`;
 
 /**
- * The chain of programs, each replacing the one before: shell (join cgroups) → nsenter (its network) → setpriv (become an unprivileged user) → bubblewrap
- * (namespaces, root, filter) → shell (resource limits, report) → the command. Bubblewrap waits for its arguments, so the chain may
+ * The chain of programs, each replacing the one before: shell (join cgroups) → nsenter (its network, an unprivileged user) or, where it has the
+ * machine's network, setpriv → bubblewrap (namespaces, root, filter) → shell (resource limits, report) → the command. Bubblewrap waits for its arguments, so the chain may
  * begin before it is known what for.
  */
 export function planLaunch(plan: LaunchPlan): { readonly file: string; readonly args: readonly string[] } {
   const { machine } = plan;
-  const become =
-    plan.userId === null || machine.setpriv === null
-      ? []
-      : [machine.setpriv, `--reuid=${plan.userId}`, `--regid=${plan.userId}`, "--clear-groups", "--"];
   const args = [
     "-c",
     plan.filterFile === null ? OUTER : OUTER_WITH_FILTER,
@@ -81,10 +77,7 @@ export function planLaunch(plan: LaunchPlan): { readonly file: string; readonly 
     ...(plan.filterFile === null ? [] : [plan.filterFile]),
     ...plan.joinFiles,
     "--",
-    ...(plan.networkPath === null || machine.nsenter === null
-      ? []
-      : [machine.nsenter, `--net=${plan.networkPath}`, "--"]),
-    ...become,
+    ...enterAndBecome(plan),
     machine.bubblewrap,
     "--args",
     String(argumentsFd),
@@ -94,6 +87,16 @@ export function planLaunch(plan: LaunchPlan): { readonly file: string; readonly 
     INNER,
   ];
   return { file: machine.shell, args };
+}
+
+/** nsenter becomes another user as well, with no groups but that user's own: one program less. */
+function enterAndBecome({ machine, networkPath, userId }: LaunchPlan): string[] {
+  if (networkPath !== null && machine.nsenter !== null) {
+    const become = userId === null ? [] : [`--setgid=${userId}`, `--setuid=${userId}`];
+    return [machine.nsenter, `--net=${networkPath}`, ...become, "--"];
+  }
+  if (userId === null || machine.setpriv === null) return [];
+  return [machine.setpriv, `--reuid=${userId}`, `--regid=${userId}`, "--clear-groups", "--"];
 }
 
 /**

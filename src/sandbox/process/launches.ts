@@ -139,7 +139,7 @@ export class Launches {
     try {
       // Before anything else goes on: a sweep must know it for ours.
       this.#all.add(id);
-      cgroup = cgroups.create(id, limits);
+      cgroup = await cgroups.create(id, limits);
       network = access.mode === "host" ? null : await networks.make(access);
       if (this.#closed) throw new KoineError("sandbox-failed", { detail: "the platform stops" });
       const { file, args } = planLaunch({
@@ -152,7 +152,7 @@ export class Launches {
       return this.#launch({ id, userId, cgroup, started, network });
     } catch (thrown) {
       if (userId !== null) identities?.release(userId);
-      cgroup?.tryRemove();
+      await cgroup?.tryRemove();
       this.#all.delete(id);
       network?.release();
       if (thrown instanceof KoineError) throw thrown;
