@@ -1,7 +1,7 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Socket } from "node:net";
-import { callDialects, engineParts, openDriver, openImageSandboxes, openRuntimes } from "./compose.ts";
+import { callDialects, engineParts, isElsewhere, openDriver, openImageSandboxes, openRuntimes } from "./compose.ts";
 import { systemClock } from "./core/clock.ts";
 import { limits } from "./core/limits.ts";
 import { type Logger, Telemetry } from "./core/telemetry.ts";
@@ -64,6 +64,7 @@ async function openFurtherEngine(
     logger,
     limits,
     openapi: () => ({}),
+    elsewhere: isElsewhere,
     route: context.route(calls),
   });
   return {

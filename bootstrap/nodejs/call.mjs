@@ -19,6 +19,7 @@ const EMPTY = Buffer.alloc(0);
  * @property {string} basePath
  * @property {string} origin
  * @property {string} remoteAddress
+ * @property {Readonly<Record<string, unknown>> | undefined} [context] what the dialect of the caller adds
  *
  * @typedef {object} EventHead
  * @property {string} id
@@ -333,7 +334,7 @@ const RESTS = 32;
  * its headers are the same array for all of them, which nobody may change.
  */
 export class HeadReader {
-  /** @type {({ text: string, values: Pick<HttpHead, "headers" | "basePath" | "origin" | "remoteAddress"> } | undefined)[]} */
+  /** @type {({ text: string, values: Pick<HttpHead, "headers" | "basePath" | "origin" | "remoteAddress" | "context"> } | undefined)[]} */
   #rests = Array.from({ length: RESTS }, () => undefined);
 
   /** @param {string} text @returns {Head} */
@@ -342,8 +343,8 @@ export class HeadReader {
     const restAt = text.startsWith('http"', kindAt + 9) ? text.indexOf(',"headers":', kindAt) : -1;
     if (restAt < 0) return JSON.parse(text);
     const { id, attempt, deadlineMs, method, url } = JSON.parse(`${text.slice(0, restAt)}}`);
-    const { headers, basePath, origin, remoteAddress } = this.#rest(text.slice(restAt));
-    return { id, attempt, deadlineMs, kind: "http", method, url, headers, basePath, origin, remoteAddress };
+    const { headers, basePath, origin, remoteAddress, context } = this.#rest(text.slice(restAt));
+    return { id, attempt, deadlineMs, kind: "http", method, url, headers, basePath, origin, remoteAddress, context };
   }
 
   /** @param {string} text */

@@ -27,6 +27,7 @@ const { pathToFileURL } = process.getBuiltinModule("node:url");
  * @property {string} codePath
  * @property {number} memoryBytesMax
  * @property {number} timeoutMs
+ * @property {number} instanceConcurrency calls that it may have at a time
  * @property {(message: string) => Error} invalidResponse what to throw when a handler's answer cannot be used
  *
  * @typedef {Record<string, unknown>} ModuleExports

@@ -22,8 +22,6 @@ const { fileURLToPath } = process.getBuiltinModule("node:url");
 const CHANNEL_FD = 3;
 /** Time for exit hooks when the engine says that no more will come, in milliseconds. */
 const SHUTDOWN_MS_MAX = 1_500;
-/** While many spares are wanted they are taken before this, and what rehearsing takes of the processor goes to booting others. */
-const REHEARSAL_DELAY_MS = 250;
 /** The first compiles, the second finds what only a compiled function does. */
 const REHEARSAL_ROUNDS = 2;
 /**
@@ -32,9 +30,12 @@ const REHEARSAL_ROUNDS = 2;
  */
 const LOADED_AHEAD = ["fs", "path", "url", "util", "events", "os"];
 const LOADED_LATER = ["stream", "buffer", "timers/promises", "crypto", "http", "https"];
-const LOADED_LATER_MS = 5_000;
-/** Up to this size of an instance its heap grows in small steps, as the command line says. */
+/**
+ * Up to this size of an instance its heap grows in small steps, where V8 would rather let garbage pile up than collect it. Said a while after
+ * loading: under another flag V8 compiles Node's own modules anew instead of taking what comes with Node, a quarter of a boot.
+ */
 const CAREFUL_MEMORY_BYTES_MAX = 512 * 1024 * 1024;
+const CAREFUL_AFTER_MS = 1_000;
 
 /** @type {import("node:async_hooks").AsyncLocalStorage<Call>} */
 const current = new AsyncLocalStorage();
@@ -56,6 +57,7 @@ const connection = new Connection(CHANNEL_FD, onFrame, () => {
   // The engine is gone, and with it everybody who could want something from this process.
   if (!shuttingDown) exit(0);
 });
+const later = setTimeout;
 const exit = process.exit.bind(process);
 const reallyExit = /** @type {{ reallyExit: (code?: number) => never }} */ (/** @type {unknown} */ (process));
 const endProcess = reallyExit.reallyExit.bind(process);
@@ -74,20 +76,17 @@ captureOutput((source, bytes) => connection.log(current.getStore()?.logStream ??
 const rehearsed = process.argv.splice(2);
 const { node: version } = process.versions;
 connection.json(frameType.ready, 0, { protocol: 1, language: "nodejs", version, invokesEarly: true });
-// A process that is wanted at once is specialised at once; a spare has the time to rehearse.
-setTimeout(() => {
-  if (specialising) return;
-  const began = begin(() => rehearse(rehearsed));
-  void began.then(() => setTimeout(() => void begin(() => loadAhead(LOADED_LATER)), LOADED_LATER_MS));
-}, REHEARSAL_DELAY_MS);
+/** Each PING that comes before the specialisation says that there is time for the next part. @type {(() => Promise<void>)[]} */
+const rehearsalParts = [() => rehearse(rehearsed), () => loadAhead(LOADED_LATER)];
 
-/** Begins a part of the rehearsal, which a specialisation waits for. @param {() => Promise<void>} part */
-function begin(part) {
-  if (specialising) return Promise.resolve();
-  rehearsal = part()
-    .catch(onUncaught)
-    .finally(() => (rehearsal = null));
-  return rehearsal;
+/** Answers when the part of the rehearsal that it begins has ended, so that the engine sees how many rehearse. @param {Buffer} payload */
+async function onPing(payload) {
+  const part = specialising ? undefined : rehearsalParts.shift();
+  if (part !== undefined) {
+    rehearsal = (rehearsal ?? Promise.resolve()).then(part).catch(onUncaught);
+    await rehearsal;
+  }
+  connection.frame(frameType.pong, 0, 0, payload);
 }
 
 /**
@@ -107,7 +106,8 @@ function onFrame(type, stream, flags, payload) {
     case frameType.cancel:
       return onCancel(calls.get(stream));
     case frameType.ping:
-      return connection.frame(frameType.pong, 0, 0, payload);
+      // What it was read from may hold other frames when a rehearsal has ended.
+      return void onPing(Buffer.from(payload));
     case frameType.specialise:
       specialise(payload).catch(onUncaught);
       return undefined;
@@ -211,11 +211,13 @@ async function load(outbox, payload, { adapterAt, beganMs }) {
   setEnvironment(specialisation.environment);
   process.chdir(specialisation.codePath);
   if (specialisation.environment["KOINE_API"] !== undefined) offerClient(specialisation.adapters);
-  if (specialisation.memoryBytesMax > CAREFUL_MEMORY_BYTES_MAX) growFreely();
   const cache = specialisation.codeCache === undefined ? null : openCodeCache(specialisation.codeCache.path);
   const loaded = await loadHandler(specialisation, adapterAt, invalidResponse);
   for (const file of cache?.take() ?? []) outbox.frame(frameType.codeCache, 0, 0, file);
   const loadMs = performance.now() - beganMs;
+  if (specialisation.memoryBytesMax > 0 && specialisation.memoryBytesMax <= CAREFUL_MEMORY_BYTES_MAX) {
+    later(growCarefully, CAREFUL_AFTER_MS).unref();
+  }
   outbox.json(frameType.specialised, 0, { handlerModel: loaded.handlerModel, loadMs });
   return loaded.handle;
 }
@@ -242,9 +244,8 @@ function offerClient(adapters) {
   });
 }
 
-/** Asked for where it is needed: loading `v8` takes a millisecond and a half. */
-function growFreely() {
-  process.getBuiltinModule("node:v8").setFlagsFromString("--heap-growing-percent=0");
+function growCarefully() {
+  process.getBuiltinModule("node:v8").setFlagsFromString("--heap-growing-percent=50");
 }
 
 /** The function sees its own variables and what every program needs, nothing of the platform's. @param {Record<string, string>} own */

@@ -26,9 +26,6 @@ from .watch import Watch
 
 # The engine waits 2 s after SHUTDOWN; what has not ended by then is cut off here, cleanly.
 LEAVE_S = 1.8
-# A process that is wanted at once is specialised at once; a spare has the time to rehearse. While many spares are wanted they are taken
-# before this, and what rehearsing takes of the processor goes to booting others.
-REHEARSAL_DELAY_MS = 250
 # Exit status when the engine broke the rules of the wire.
 BROKEN_RULES_STATUS = 76
 
@@ -51,6 +48,7 @@ class Instance:
         self.lost = False
         self.exit_status = 0
         self.watch = None
+        self._has_time = False
         # What the handler string names inside its module; None: nothing.
         self.handler_name = None
         self._starters = []
@@ -72,16 +70,16 @@ class Instance:
     # The main thread.
 
     def live(self, adapters=()):
-        """`adapters`: paths of those to load while nothing comes."""
+        """`adapters`: paths of those to load when the engine asks by a PING whether a spare is well: then there is time."""
         signal(SIGINT, SIG_IGN)
         output.install(self.channel)
         gc.disable()
-        if not self.channel.readable(REHEARSAL_DELAY_MS):
-            rehearse(adapters)
-            self.watch = Watch(self)
         while self._specialisation is None and not self.stopping:
             self.channel.readable()
             self.pump()
+            if self._has_time and self.watch is None and self._specialisation is None:
+                rehearse(adapters)
+                self.watch = Watch(self)
         try:
             if not self.stopping:
                 self._serve()
@@ -198,6 +196,7 @@ class Instance:
         if kind == frames.INVOKE:
             self._accept(stream, flags, payload)
         elif kind == frames.PING:
+            self._has_time = True
             self.channel.queue(frames.frame(frames.PONG, 0, payload))
             self.channel.flush()
         elif kind == frames.SHUTDOWN:

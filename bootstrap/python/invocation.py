@@ -24,8 +24,9 @@ class Invocation:
         self.id = head["id"]
         self.attempt = head["attempt"]
         self.deadline_ms = head["deadlineMs"]
-        # `http`: then method, url, headers, base_path, origin, remote_address; `event`: then content_type, context.
+        # `http`: then method, url, headers, base_path, origin, remote_address; `event`: then content_type.
         self.kind = head["kind"]
+        self.context = head.get("context")
         if self.kind == "http":
             self.method = head["method"]
             self.url = head["url"]
@@ -36,7 +37,6 @@ class Invocation:
             self.remote_address = head["remoteAddress"]
         else:
             self.content_type = head["contentType"]
-            self.context = head.get("context")
         # The caller is gone; what is written is dropped.
         self.cancelled = False
         self.ended = False

@@ -46,6 +46,11 @@ export class Allowance {
     this.#use = of.use;
   }
 
+  /** Of all engines together. */
+  get max(): number {
+    return this.#max;
+  }
+
   get granted(): number {
     return this.#granted;
   }

@@ -11,6 +11,8 @@ import { OWN_PROTOCOL } from "./recipe.ts";
 const EARLY_CHUNKS_MAX = 16;
 
 export interface BootRequest {
+  /** Absent: a new one. */
+  readonly id?: string;
   readonly runtime: Runtime;
   readonly share: SandboxShare;
   /** Absent: what the platform gives. */
@@ -100,7 +102,7 @@ async function bootstrapRequest(
 ): Promise<SandboxRequest> {
   const launch = await request.runtime.prepare(signal);
   return {
-    id: newId(),
+    id: request.id ?? newId(),
     command: launch.command,
     environment: launch.environment,
     mounts: [...launch.mounts, ...parts.adapterMounts, ...request.mounts],
@@ -119,7 +121,7 @@ async function programRequest(
   const { command, environment, network, held, idle, cwd, image } = program;
   const mounts = image === undefined ? (await request.runtime.prepare(signal)).mounts : [];
   return {
-    id: newId(),
+    id: request.id ?? newId(),
     command,
     environment,
     mounts: [...mounts, ...request.mounts],

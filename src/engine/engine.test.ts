@@ -389,6 +389,38 @@ test("a spare sandbox is used once, has the code attached, and is replaced", asy
   assert.deepEqual(machine.engine.spares(), { "nodejs26.x": 0 });
 });
 
+test("a spare sandbox is told that there is time to rehearse a while after its boot, and a second time later", async () => {
+  const machine = new FakeMachine({ sparesMin: 2, sparesMax: 2 });
+  machine.engine.useRuntimes(new Set(["nodejs26.x"]));
+  await machine.settle();
+  const pings = (): number[] => [...machine.alive].map((sandbox) => sandbox.pings);
+  assert.deepEqual(pings(), [0, 0]);
+  await machine.clock.advance(250);
+  assert.deepEqual(pings(), [1, 1]);
+  await machine.clock.advance(5_000);
+  assert.deepEqual(pings(), [2, 2]);
+  await machine.clock.advance(60_000);
+  assert.deepEqual(pings(), [2, 2]);
+});
+
+test("spares do not rehearse while more are missing than boot at a time", async () => {
+  const machine = new FakeMachine({ sparesMin: 4, sparesMax: 4 });
+  machine.engine.useRuntimes(new Set(["nodejs26.x"]));
+  await machine.settle();
+  const left = [...machine.alive].at(-1);
+  await machine.clock.advance(240);
+  for (const name of ["a", "b", "c"]) machine.invoke(fakeVersion({}, { name }));
+  await machine.settle();
+  assert.deepEqual(machine.engine.spares(), { "nodejs26.x": 1 });
+  await machine.clock.advance(10);
+  assert.equal(left?.pings, 0);
+  while (machine.waitingCalls.length > 0) await machine.answer();
+  await machine.clock.advance(20);
+  assert.deepEqual(machine.engine.spares(), { "nodejs26.x": 4 });
+  await machine.clock.advance(250);
+  assert.equal(left?.pings, 1);
+});
+
 test("draining lets running calls end and refuses new ones", async () => {
   const machine = new FakeMachine();
   const version = fakeVersion();
@@ -431,4 +463,37 @@ test("every finished call leaves one activation and one count, whatever became o
     /koine_errors_total\{namespace="default",function="hello",fault="function",code="function-timed-out"\} 1/,
   );
   assert.match(metrics, /koine_cold_starts_total\{namespace="default",function="hello"\} 1/);
+});
+
+test("provisioned instances are there before any call, outlive their idle time, and go when they are not wanted", async () => {
+  const machine = new FakeMachine();
+  const version = fakeVersion({ idleTimeoutMs: 1_000 });
+  machine.engine.provision(version, 2);
+  await machine.settle();
+  assert.equal(machine.engine.provisioned(version).ready, 2);
+  await machine.clock.advance(60_000);
+  assert.equal(machine.engine.provisioned(version).ready, 2);
+  const call = machine.invoke(version);
+  await machine.answer();
+  assert.equal(call.figures?.cold, false);
+  machine.engine.provision(version, 0);
+  await machine.clock.advance(60_000);
+  assert.equal(machine.alive.length, 0);
+});
+
+test("a bound that is set for a function holds for all its versions from then on, whatever they say", async () => {
+  const machine = new FakeMachine();
+  const [one, two] = [fakeVersion({ reservedConcurrency: 5 }), fakeVersion({ reservedConcurrency: 5 }, { number: 2 })];
+  machine.engine.limit(one, 1);
+  const callers = [machine.invoke(one), machine.invoke(two)];
+  await machine.settle();
+  assert.equal(machine.waitingCalls.length, 1);
+  machine.engine.limit(one, undefined);
+  await machine.settle();
+  assert.equal(machine.waitingCalls.length, 2);
+  for (const _ of callers) await machine.answer();
+  assert.deepEqual(
+    callers.map((caller) => caller.result),
+    ["succeeded", "succeeded"],
+  );
 });

@@ -1,5 +1,5 @@
 import { KoineError } from "../core/errors.ts";
-import { type FunctionSpec, functionKey, type Version, versionKey } from "../core/function.ts";
+import { type FunctionRef, type FunctionSpec, functionKey, type Version, versionKey } from "../core/function.ts";
 import type { Exchange, Invocation, InvocationFigures, Outcome, Responder } from "../core/invocation.ts";
 import { Timeouts } from "../core/timeouts.ts";
 import type { Specialised } from "../protocols/protocol.ts";
@@ -8,7 +8,7 @@ import type { Habit } from "./habit.ts";
 import { decideEviction, decideIdle } from "./keepalive.ts";
 import { InvocationMetrics } from "./metrics.ts";
 import type { EngineParts } from "./parts.ts";
-import { type FunctionSlots, InstancePool, type NodeState } from "./pool.ts";
+import { type FunctionSlots, InstancePool, type NodeState, type Provisioned } from "./pool.ts";
 import { driverOf, networkOf, recipeOf, spareRuntimeOf } from "./recipe.ts";
 import { type Caller, Residents } from "./residents.ts";
 import { Running } from "./running.ts";
@@ -39,6 +39,8 @@ export class Engine {
   /** The same pools by the object that they were made with, which most calls bring: no key to build. */
   readonly #known = new Map<Version, InstancePool>();
   readonly #functions = new Map<string, FunctionSlots>();
+  /** Bounds of functions' slots that hold in place of those in specs. */
+  readonly #bounds = new Map<string, number | null>();
   readonly #spares = new Map<string, SparePool>();
   readonly #node: NodeState;
   readonly #metrics: InvocationMetrics;
@@ -133,8 +135,35 @@ export class Engine {
   forget(ref: { readonly namespace: string; readonly package: string; readonly name: string }): void {
     this.#metrics.forget(ref);
     const slots = this.#functions.get(functionKey(ref));
+    this.#bounds.delete(functionKey(ref));
+    for (const pool of slots?.pools ?? []) pool.provision(0);
     if (slots !== undefined) slots.habit = null;
     this.#residents.forget(functionKey(ref));
+  }
+
+  /** Bounds the slots of all versions of a function from now on, whatever their specs say; undefined: as they say. */
+  limit(ref: Pick<FunctionRef, "namespace" | "package" | "name">, max: number | null | undefined): void {
+    const key = functionKey(ref);
+    if (max === undefined && !this.#bounds.has(key)) return;
+    if (max === undefined) this.#bounds.delete(key);
+    else this.#bounds.set(key, max);
+    const slots = this.#functions.get(key);
+    if (slots === undefined) return;
+    const newest = [...slots.pools].at(-1)?.version.spec.reservedConcurrency ?? null;
+    this.#limitSlots(slots, key, max === undefined ? newest : max);
+    for (const pool of slots.pools) if (pool.waiting > 0) pool.pump();
+  }
+
+  /** Keeps so many instances of a version from now on, whether anybody calls or not; what ends is started anew. 0: as few as any version has. */
+  provision(version: Version, count: number): void {
+    if (count === 0 && !this.#pools.has(versionKey(version))) return;
+    this.#pool(version).provision(count);
+    this.#scheduleSweep(this.#parts.clock.nowMs() + this.#sweepMs);
+  }
+
+  /** How far that is. */
+  provisioned(version: Version): Provisioned {
+    return this.#pools.get(versionKey(version))?.provisioned ?? { wanted: 0, ready: 0, starting: 0, error: null };
   }
 
   /** Says which runtimes deployed functions use; spares wait for those. */
@@ -235,7 +264,8 @@ export class Engine {
       pools: new Set<InstancePool>(),
       habit: this.#residents.get(key),
     };
-    this.#limitSlots(slots, key, version.spec.reservedConcurrency);
+    const bound = this.#bounds.get(key);
+    this.#limitSlots(slots, key, bound === undefined ? version.spec.reservedConcurrency : bound);
     this.#functions.set(key, slots);
     return slots;
   }
@@ -365,6 +395,7 @@ export class Engine {
     for (const { pool, instance } of decision.stop) pool.stopIdle(instance);
     let nextAtMs = decision.nextAtMs;
     for (const pool of this.#pools.values()) {
+      pool.refill();
       if (pool.empty) this.#remove(pool);
       const freezeAtMs = pool.freezeIdle(nowMs);
       if (freezeAtMs !== null) nextAtMs = Math.min(freezeAtMs, nextAtMs ?? freezeAtMs);

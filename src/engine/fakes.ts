@@ -46,6 +46,7 @@ export class FakeSandbox implements Sandbox, Attachable, Freezable {
   alive = true;
   frozen = false;
   events: LinkEvents | null = null;
+  pings = 0;
   readonly calls = new Set<FakeCall>();
   #end: (end: SandboxEnd) => void = () => {};
 
@@ -228,7 +229,10 @@ export class FakeMachine {
           },
         };
       },
-      ping: async () => true,
+      ping: async () => {
+        sandbox.pings++;
+        return true;
+      },
       close: () => {},
     };
   }

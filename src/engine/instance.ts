@@ -1,8 +1,9 @@
 import type { Clock } from "../core/clock.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
+import { newId } from "../core/ids.ts";
 import type { Version } from "../core/function.ts";
 import { type InstanceEvent, type InstanceState, slotsTaken, transition } from "../core/instance.ts";
-import type { LogRecord, LogStream } from "../core/invocation.ts";
+import type { InvocationWatch, LogRecord, LogStream } from "../core/invocation.ts";
 import type { NetworkAccess } from "../core/network.ts";
 import {
   isInvokesEarly,
@@ -17,7 +18,15 @@ import { boot } from "./boot.ts";
 import { loadError } from "./endings.ts";
 import { LineAssembler } from "./log-lines.ts";
 import { OutputAllowance } from "./output-allowance.ts";
-import { type Booted, type EngineParts, type PreparedVersion, sandboxLimits, type SandboxShare } from "./parts.ts";
+import { enterInside } from "./inside.ts";
+import {
+  type Booted,
+  type EngineParts,
+  type InsideOpening,
+  type PreparedVersion,
+  sandboxLimits,
+  type SandboxShare,
+} from "./parts.ts";
 import { planProgram } from "./program.ts";
 import { networkOf, type Recipe } from "./recipe.ts";
 import { seenFrom, specialisationOf } from "./specialisation.ts";
@@ -60,6 +69,8 @@ export class Instance {
   reservedBytes = 0;
   /** What its start took, in milliseconds. */
   startMs = 0;
+  /** Null: nobody wants to know of its invocations. */
+  watch: InvocationWatch | null = null;
 
   constructor(parts: EngineParts, version: Version, booted: Booted, specialised: Specialised) {
     this.#parts = parts;
@@ -112,7 +123,10 @@ export class Instance {
   }
 
   stop(graceMs: number): void {
-    if (graceMs > 0) this.link.close();
+    if (graceMs > 0) {
+      this.watch?.stopping?.();
+      this.link.close();
+    }
     this.#parts.supervise("stop an instance", this.#sandbox.stop(graceMs));
   }
 
@@ -207,14 +221,14 @@ export async function startInstance(parts: EngineParts, request: StartRequest, s
   const { version, recipe } = request;
   const prepared = await parts.prepareVersion(version, signal);
   const specialisation = specialisationOf(version, { prepared, recipe, isCheck: request.isCheck });
-  const { booted, program } = await bootFor(parts, { ...request, prepared, specialisation }, signal);
+  const { booted, program, planned } = await bootFor(parts, { ...request, prepared, specialisation }, signal);
   try {
-    const asking = version.spec.allow === undefined ? undefined : await parts.openInside?.(version, booted.sandbox);
-    const told =
-      asking === undefined
-        ? specialisation
-        : { ...specialisation, environment: { ...specialisation.environment, ...asking } };
-    const context = { specialisation: told, program, readyMsMax: readyMsMax(parts, recipe), request, signal };
+    const opening = planned?.opening ?? parts.openInside?.(version, booted.sandbox.id) ?? null;
+    const given =
+      opening === null ? {} : await enterInside(parts, opening, { sandbox: booted.sandbox, port: planned?.port ?? 0 });
+    const told = { ...specialisation, environment: { ...specialisation.environment, ...given } };
+    const watch = opening?.watch ?? null;
+    const context = { specialisation: told, program, watch, readyMsMax: readyMsMax(parts, recipe), request, signal };
     return await specialise(parts, version, booted, context);
   } catch (thrown) {
     parts.supervise("stop an instance that did not load", booted.sandbox.stop(0));
@@ -231,6 +245,8 @@ interface BootedFor {
   readonly booted: Booted;
   /** What was launched instead of a bootstrap. */
   readonly program: Program | null;
+  /** What a program was told of the platform when it was launched. */
+  readonly planned: { readonly opening: InsideOpening; readonly port: number | null } | null;
 }
 
 async function bootFor(parts: EngineParts, context: BootContext, signal: AbortSignal): Promise<BootedFor> {
@@ -238,11 +254,20 @@ async function bootFor(parts: EngineParts, context: BootContext, signal: AbortSi
   const share = version.spec;
   const { runtime } = recipe;
   if (recipe.kind === "program") {
-    const { launch, mounts, program } = await planProgram(parts, version, recipe, { prepared, specialisation, signal });
-    return { booted: await boot(parts, { runtime, share, mounts, spare: false, program: launch }, signal), program };
+    const id = newId();
+    const opening = parts.openInside?.(version, id) ?? null;
+    try {
+      const plan = await planProgram(parts, version, recipe, { prepared, specialisation, opening, signal });
+      const { launch, mounts, program, insidePort: port } = plan;
+      const booted = await boot(parts, { id, runtime, share, mounts, spare: false, program: launch }, signal);
+      return { booted, program, planned: opening === null ? null : { opening, port } };
+    } catch (thrown) {
+      opening?.close();
+      throw thrown;
+    }
   }
-  const { codeFolder, codeCacheFolder } = prepared;
-  const mounts: Mount[] = [{ source: codeFolder, target: insidePaths.code }];
+  const { codeFolder, codeCacheFolder, mounts: further = [] } = prepared;
+  const mounts: Mount[] = [{ source: codeFolder, target: insidePaths.code }, ...further];
   if (codeCacheFolder !== null) mounts.push({ source: codeCacheFolder, target: insidePaths.codeCache });
   if (recipe.beside !== null) mounts.push(...(await recipe.beside.prepare(signal)).mounts);
   const network = networkOf(parts, version.spec, parts.driver);
@@ -252,6 +277,7 @@ async function bootFor(parts: EngineParts, context: BootContext, signal: AbortSi
   return {
     booted: spare ?? (await boot(parts, { runtime, share, network, mounts, spare: false }, signal)),
     program: null,
+    planned: null,
   };
 }
 
@@ -280,6 +306,7 @@ async function takeSpare(
 interface SpecialiseContext {
   readonly specialisation: Specialisation;
   readonly program: Program | null;
+  readonly watch: InvocationWatch | null;
   readonly readyMsMax: number;
   readonly request: StartRequest;
   readonly signal: AbortSignal;
@@ -329,6 +356,7 @@ async function specialise(
       const { codeCache } = specialised;
       if (codeCache !== undefined) parts.supervise("keep compiled code", parts.keepCodeCache(version, codeCache));
       const instance = new Instance(parts, version, booted, specialised);
+      instance.watch = context.watch;
       booted.owner = instance;
       context.request.loaded(instance);
       resolve(instance);

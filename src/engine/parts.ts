@@ -1,7 +1,8 @@
+import type { Duplex } from "node:stream";
 import type { Clock } from "../core/clock.ts";
 import type { CodeCacheFile } from "../core/code-package.ts";
 import type { FunctionSpec, Version } from "../core/function.ts";
-import type { Activation, LogRecord, LogStream } from "../core/invocation.ts";
+import type { Activation, InvocationWatch, LogRecord, LogStream } from "../core/invocation.ts";
 import type { Limits } from "../core/limits.ts";
 import type { NetworkAccess } from "../core/network.ts";
 import type { Logger, Supervise, Telemetry } from "../core/telemetry.ts";
@@ -19,6 +20,23 @@ export interface PreparedVersion {
   readonly environment: Readonly<Record<string, string>>;
   /** Compiled code for this version, on this machine; null: there is none. */
   readonly codeCacheFolder: string | null;
+  /** What else is seen inside, beside the code; images have their own file system and get none of it. Absent: nothing. */
+  readonly mounts?: readonly Mount[];
+}
+
+/** What one instance has of the platform while it lives. */
+export interface InsideOpening {
+  /** Answers what connects to a port that is opened for it on the loopback interface inside; null: it needs none. */
+  readonly serve: ((connection: Duplex) => void) | null;
+  /**
+   * Variables beside the function's own. The port is null where nothing can be listened for in this kind of sandbox.
+   * @throws KoineError `not-supported` when the function cannot do without
+   */
+  environment(port: number | null): Readonly<Record<string, string>>;
+  /** Null: nobody wants to know. */
+  readonly watch: InvocationWatch | null;
+  /** The instance has ended, or never became one. */
+  close(): void;
 }
 
 /** Everything the engine is given; it chooses and creates nothing of this itself. */
@@ -44,10 +62,10 @@ export interface EngineParts {
   /** Keeps what a check run compiled; none that is kept is not asked for. */
   keepCodeCache(version: Version, files: readonly CodeCacheFile[]): Promise<void>;
   /**
-   * Lets the code of an instance ask the platform, as its spec allows: answers what its environment gets for it, and ends with the sandbox. Absent: no
-   * instance of this engine can.
+   * What an instance of a version has of the platform beside its code and variables; null: nothing. Absent: no instance of this engine has. Asked at
+   * each start of an instance: it answers at once.
    */
-  openInside?(version: Version, sandbox: Sandbox): Promise<Readonly<Record<string, string>>>;
+  openInside?(version: Version, instanceId: string): InsideOpening | null;
   onFinished(activation: Activation): void;
   onLog(record: LogRecord): void;
   /** What this engine shares with others of its platform; null when it has none beside it. */

@@ -27,6 +27,16 @@ export interface FunctionSlots {
   habit: Habit<Caller> | null;
 }
 
+/** Instances that are kept whether anybody calls or not. */
+export interface Provisioned {
+  readonly wanted: number;
+  /** Those that can take calls, or do. */
+  readonly ready: number;
+  readonly starting: number;
+  /** Why the last start failed; null: it did not. */
+  readonly error: KoineError | null;
+}
+
 /** What the pools of one node share. */
 export interface NodeState {
   instances: number;
@@ -73,6 +83,10 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   #queueHead = 0;
   #waiting = 0;
   #breaker: BreakerState = CLOSED;
+  /** Whether a look at what can be frozen is due. */
+  #freezes = false;
+  #provisioned = 0;
+  #provisionError: KoineError | null = null;
   #estimateBytes = ESTIMATE_BYTES_FIRST;
   readonly #stopping = new AbortController();
   readonly deadlines: Timeouts;
@@ -114,11 +128,48 @@ export class InstancePool implements InstanceOwner, RunningOwner {
 
   /** Nothing runs, waits or starts. */
   get empty(): boolean {
-    return this.#instances.size === 0 && this.#starting === 0 && this.#waiting === 0;
+    return this.#instances.size === 0 && this.#starting === 0 && this.#waiting === 0 && this.#provisioned === 0;
+  }
+
+  get provisioned(): Provisioned {
+    let ready = 0;
+    for (const { state } of this.#instances) if (state.kind === "busy" || idleSinceMs(state) !== null) ready++;
+    return { wanted: this.#provisioned, ready, starting: this.#starting, error: this.#provisionError };
+  }
+
+  /** Keeps so many instances from now on. */
+  provision(count: number): void {
+    this.#provisioned = count;
+    this.#provisionError = null;
+    this.refill();
+  }
+
+  /** Starts what is missing of the instances that are to be kept, as far as there is room. */
+  refill(): void {
+    while (this.#instances.size + this.#starting < this.#provisioned) {
+      if (this.#stopping.signal.aborted || refusal(this.#breaker, this.#parts.clock.nowMs()) !== null) return;
+      if (!hasRoom(this.#view(), this.#node.bounds)) {
+        this.#node.wantMemory(this.#estimateBytes);
+        if (!this.#node.makeRoom()) return;
+      }
+      this.#parts.supervise("start a provisioned instance", this.#startProvisioned());
+    }
+  }
+
+  async #startProvisioned(): Promise<void> {
+    try {
+      await this.#start(this.#stopping.signal, { isCheck: false });
+      this.#provisionError = null;
+      this.pump();
+    } catch (thrown) {
+      this.#provisionError = toKoineError(thrown);
+      this.#failWaiting(this.#provisionError);
+    }
   }
 
   admit(running: Running): void {
-    const placement = place(this.#view(), this.#node.bounds);
+    const placement =
+      running.invocation.impatient === true && this.#isFull() ? "reject" : place(this.#view(), this.#node.bounds);
     switch (placement) {
       case "reuse":
         this.#runOnFree(running);
@@ -183,9 +234,11 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     const { idleTimeoutMs: defaultMs } = this.#parts.settings;
     const { habit } = this.functionSlots;
     const kept = this.#instanceToKeep();
+    let provisioned = this.#provisioned;
+    for (const { state } of this.#instances) if (state.kind === "busy") provisioned--;
     for (const instance of this.#instances) {
       const sinceMs = idleSinceMs(instance.state);
-      if (sinceMs === null) continue;
+      if (sinceMs === null || provisioned-- > 0) continue;
       const judged = instance === kept ? habit : null;
       const verdict = judged?.verdict ?? "pending";
       const dueMs = idleDueMs({ idleSinceMs: sinceMs, specMs, defaultMs, verdict });
@@ -195,7 +248,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
 
   /** Freezes what has been idle for long enough; answers when to ask again, or null when nothing is idle and runs. */
   freezeIdle(nowMs: number): number | null {
-    const { freezeAfterMs } = this.#parts.limits;
+    const freezeAfterMs = this.version.spec.freezeAfterMs ?? this.#parts.limits.freezeAfterMs;
     let nextAtMs: number | null = null;
     for (const instance of this.#instances) {
       if (instance.state.kind !== "idle") continue;
@@ -230,6 +283,7 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     this.#node.instances--;
     this.#node.memoryBytes -= instance.reservedBytes;
     this.pump();
+    this.refill();
     this.#node.roomChanged();
   }
 
@@ -251,7 +305,21 @@ export class InstancePool implements InstanceOwner, RunningOwner {
     this.functionSlots.allowance?.settle();
     if (this.#waiting > 0) this.pump();
     for (const pool of this.functionSlots.pools) if (pool !== this && pool.waiting > 0) pool.pump();
-    if (instance.state.kind === "idle") this.#node.roomChanged();
+    if (instance.state.kind !== "idle") return;
+    this.#node.roomChanged();
+    if (this.version.spec.freezeAfterMs !== undefined) this.#freezeSoon(this.version.spec.freezeAfterMs);
+  }
+
+  /** For versions that say when: the node's own sweep is too rare for that. */
+  #freezeSoon(withinMs: number): void {
+    if (this.#freezes) return;
+    this.#freezes = true;
+    const { clock } = this.#parts;
+    clock.after(withinMs, () => {
+      this.#freezes = false;
+      const nextAtMs = this.freezeIdle(clock.nowMs());
+      if (nextAtMs !== null) this.#freezeSoon(Math.max(1, nextAtMs - clock.nowMs()));
+    });
   }
 
   overran(instance: Instance): void {
@@ -292,6 +360,13 @@ export class InstancePool implements InstanceOwner, RunningOwner {
   }
 
   // Slots
+
+  /** Whether the function holds all the slots that it may. Where engines share them, only none at all is certain. */
+  #isFull(): boolean {
+    const { max, taken, allowance } = this.functionSlots;
+    if (max === null) return false;
+    return allowance === null ? taken + this.#waiting >= max : allowance.max === 0;
+  }
 
   #mayRun(): boolean {
     return this.functionSlots.max === null || this.functionSlots.taken < this.functionSlots.max;

@@ -3,14 +3,19 @@ import type { Program, Specialisation } from "../protocols/protocol.ts";
 import { insidePaths } from "../runtimes/runtime.ts";
 import type { Mount } from "../sandbox/sandbox.ts";
 import type { ProgramLaunch } from "./boot.ts";
-import type { EngineParts, PreparedVersion } from "./parts.ts";
-import { launchCommand, networkOf, portFor, type Recipe } from "./recipe.ts";
+import type { EngineParts, InsideOpening, PreparedVersion } from "./parts.ts";
+import { freePort, launchCommand, networkOf, portFor, type Recipe } from "./recipe.ts";
+
+/** Where the platform is reached inside a network of its own. */
+const INSIDE_PORT = 9_009;
 
 /** Everything that is known of a program before it runs. */
 export interface PlannedProgram {
   readonly program: Program;
   readonly launch: ProgramLaunch;
   readonly mounts: readonly Mount[];
+  /** Where it was told that the platform listens; null: nowhere. */
+  readonly insidePort: number | null;
 }
 
 /**
@@ -24,6 +29,7 @@ export async function planProgram(
   context: {
     readonly prepared: PreparedVersion;
     readonly specialisation: Specialisation;
+    readonly opening: InsideOpening | null;
     readonly signal: AbortSignal;
   },
 ): Promise<PlannedProgram> {
@@ -33,7 +39,9 @@ export async function planProgram(
   const network = networkOf(parts, spec, driver);
   const isShared = driver.sharesNetwork === true || network.mode === "host";
   const port = await portFor(spec, needs, { isShared });
-  const { codeFolder } = context.prepared;
+  const { codeFolder, mounts = [] } = context.prepared;
+  const { opening } = context;
+  const insidePort = (opening?.serve ?? null) === null ? null : isShared ? await freePort(0) : INSIDE_PORT;
   const base = { port, readyPath: spec.readyPath ?? null, codeFolder: isImage ? null : codeFolder };
   const described = { ...context.specialisation, program: { ...base, command: recipe.command } };
   const runtimeLaunch = isImage ? null : await recipe.runtime.prepare(context.signal);
@@ -41,11 +49,13 @@ export async function planProgram(
     ...runtimeLaunch?.environment,
     ...context.prepared.environment,
     ...needs.environment(described),
+    ...opening?.environment(insidePort),
   };
   const command = launchCommand(recipe.command, environment, { looksUp: isImage });
   return {
     program: { ...base, command },
-    mounts: isImage ? [] : [{ source: codeFolder, target: insidePaths.code }],
+    mounts: isImage ? [] : [{ source: codeFolder, target: insidePaths.code }, ...mounts],
+    insidePort,
     launch: {
       driver,
       protocol,

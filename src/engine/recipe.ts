@@ -137,7 +137,8 @@ export async function portFor(
   }
 }
 
-function freePort(port: number): Promise<number> {
+/** A port of the machine's loopback interface that nobody listens at; 0: any. */
+export function freePort(port: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once("error", reject);

@@ -100,6 +100,7 @@ export class Running extends Timed implements Exchange, LinkResponder {
     this.#cold = this.#waited && instance.served === 0;
     this.#startMs = this.#cold ? Math.min(instance.startMs, this.#startedMs - this.#arrivedMs) : 0;
     instance.invocationStarted(this.invocation.id);
+    instance.watch?.started(this.invocation.id, this.#startedAtMs);
     this.#owner.deadlines.add(this, this.#startedMs);
     if (this.#exchange === null) this.#send(instance.link, this.#startedAtMs);
   }
@@ -248,9 +249,11 @@ export class Running extends Timed implements Exchange, LinkResponder {
     if (this.#told) return;
     this.#told = true;
     const figures = this.#figures();
+    const activation = this.#activation(outcome, figures);
     this.#owner.finished(this, outcome, figures);
+    this.#instance?.watch?.finished(activation);
     this.#responder.ended(outcome, figures);
-    this.#parts.onFinished(this.#activation(outcome, figures));
+    this.#parts.onFinished(activation);
   }
 
   #figures(): InvocationFigures {

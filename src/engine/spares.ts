@@ -15,9 +15,12 @@ interface Boot {
 /** How long after a cold start spares are refilled: a spare costs the platform's thread a millisecond or two, which the answer needs. */
 const REFILL_DELAY_MS = 20;
 const REFILL_DELAYS_MAX = 25;
-/** Some while after its boot a spare rehearses by itself what it can. */
-const REHEARSAL_MS = 600;
+/** A spare that is taken at once need not rehearse. */
+const REHEARSAL_DELAY_MS = 250;
+/** Then what only some functions need: it takes longer. */
+const REHEARSAL_LATER_MS = 5_000;
 const REHEARSAL_ANSWER_MS_MAX = 10_000;
+const REHEARSALS = 2;
 
 /**
  * Sandboxes of one runtime that have booted and belong to no version yet. Each is used for one version, once. They boot in the
@@ -36,6 +39,9 @@ export class SparePool {
   #failures = 0;
   #attachable = true;
   #cancelRefill: (() => void) | null = null;
+  #nextRehearsal: { readonly atMs: number; cancel(): void } | null = null;
+  /** How many times each spare was told that there is time to rehearse. */
+  readonly #rehearsed = new WeakMap<Booted, number>();
 
   /** @param isStarting whether somebody waits for an instance to start, of any runtime */
   constructor(parts: EngineParts, runtime: Runtime, isStarting: () => boolean) {
@@ -101,6 +107,7 @@ export class SparePool {
 
   async close(): Promise<void> {
     this.#cancelRefill?.();
+    this.#nextRehearsal?.cancel();
     this.#stopping?.abort();
     this.#stopping = null;
     await Promise.all(this.#ready.splice(0).map((spare) => spare.sandbox.stop(0)));
@@ -141,10 +148,39 @@ export class SparePool {
 
   #keep(spare: Booted): void {
     this.#ready.push(spare);
-    // The first frame that a process gets takes it twice the time of the second.
-    this.#parts.clock.after(REHEARSAL_MS, () => {
-      if (this.#ready.includes(spare)) this.#parts.supervise("rehearse", spare.link.ping(REHEARSAL_ANSWER_MS_MAX));
+    this.#rehearseIn(REHEARSAL_DELAY_MS);
+  }
+
+  #rehearseIn(delayMs: number): void {
+    const { clock, supervise } = this.#parts;
+    const atMs = clock.monotonicMs() + delayMs;
+    if (this.#nextRehearsal !== null && this.#nextRehearsal.atMs <= atMs) return;
+    this.#nextRehearsal?.cancel();
+    const cancel = clock.after(delayMs, () => {
+      this.#nextRehearsal = null;
+      supervise("rehearse", this.#rehearse());
     });
+    this.#nextRehearsal = { atMs, cancel };
+  }
+
+  /**
+   * As many at a time as boot at a time, the next to be taken first. Leaves off while more are missing than boot: then they are taken faster than they
+   * come, and what rehearsing takes of the processor boots others. It begins anew after each boot.
+   */
+  async #rehearse(): Promise<void> {
+    for (let times = 0; times < REHEARSALS; times++) {
+      const due = (): Booted[] => this.#ready.filter((spare) => (this.#rehearsed.get(spare) ?? 0) === times);
+      const isFirst = times === 0 && due().length > 0;
+      for (let next = due(); next.length > 0; next = due()) {
+        const { sparesBootingMax } = this.#parts.settings;
+        const missing = this.#wanted() - this.#ready.length;
+        if (this.#stopping === null || missing > sparesBootingMax || this.#nextRehearsal !== null) return;
+        const together = next.slice(0, sparesBootingMax);
+        for (const spare of together) this.#rehearsed.set(spare, times + 1);
+        await Promise.all(together.map((spare) => spare.link.ping(REHEARSAL_ANSWER_MS_MAX)));
+      }
+      if (isFirst) return this.#rehearseIn(REHEARSAL_LATER_MS);
+    }
   }
 
   async #boot(begun: Boot, signal: AbortSignal): Promise<Booted> {

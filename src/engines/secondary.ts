@@ -2,7 +2,7 @@ import type { Duplex } from "node:stream";
 import { statSync } from "node:fs";
 import type { Clock } from "../core/clock.ts";
 import { KoineError } from "../core/errors.ts";
-import { functionKey, type Version } from "../core/function.ts";
+import { functionKey, type FunctionRecord, type Version } from "../core/function.ts";
 import type { Invocation } from "../core/invocation.ts";
 import type { Telemetry } from "../core/telemetry.ts";
 import { Allowances } from "../engine/allowance.ts";
@@ -119,9 +119,13 @@ export class Secondary<Opening> {
     switch (message.to) {
       case "open":
         this.#parts = await this.#options.open(message.opening, this.#context());
+        for (const { record } of this.#catalogue.all()) this.#limit(record);
         return DONE;
       case "change":
-        for (const change of message.changes) this.#catalogue.apply(change);
+        for (const change of message.changes) {
+          this.#catalogue.apply(change);
+          if (change.record !== null) this.#limit(change.record);
+        }
         return DONE;
       case "forget-secret":
         this.#forgetSecret(message.namespace, message.name);
@@ -150,6 +154,10 @@ export class Secondary<Opening> {
       default:
         throw new KoineError("internal", { detail: `'${message.to}' is not called` });
     }
+  }
+
+  #limit(record: FunctionRecord): void {
+    this.#parts?.engine.limit(record, record.reservedConcurrency);
   }
 
   #context(): SecondaryContext {

@@ -1,4 +1,4 @@
-import { functionKey, type FunctionRef, type FunctionSpec, type Version } from "../core/function.ts";
+import { functionKey, type FunctionRef, type FunctionSpec, isNearPlatform, type Version } from "../core/function.ts";
 import type { Exchange, Invocation, Responder } from "../core/invocation.ts";
 import type { Engine, InstanceCounts } from "../engine/engine.ts";
 import type { PlatformEngine } from "../platform/parts.ts";
@@ -24,8 +24,8 @@ export class SharedEngine implements PlatformEngine {
 
   /** What somebody waits for runs where it arrived; what waits in a queue runs where the least of that does. */
   invoke(invocation: Invocation, version: Version, responder: Responder): Exchange {
-    // What may ask the platform from inside runs where the platform is.
-    if (invocation.mode === "sync" || !invocation.bodyComplete || version.spec.allow !== undefined)
+    // What has something of the platform runs where the platform is.
+    if (invocation.mode === "sync" || !invocation.bodyComplete || isNearPlatform(version.spec))
       return this.#first.invoke(invocation, version, responder);
     let least: SecondaryEngine | null = null;
     for (const engine of this.#others.secondaries())
@@ -56,6 +56,19 @@ export class SharedEngine implements PlatformEngine {
   forget(ref: FunctionRef): void {
     this.#first.forget(ref);
     this.#others.tell({ to: "forget", ref });
+  }
+
+  /** Further engines take it from the catalogue's change. */
+  limit(ref: FunctionRef, max: number | null | undefined): void {
+    this.#first.limit(ref, max);
+  }
+
+  provision(version: Version, count: number): void {
+    this.#first.provision(version, count);
+  }
+
+  provisioned(version: Version): ReturnType<Engine["provisioned"]> {
+    return this.#first.provisioned(version);
   }
 
   async cancel(id: string, namespace: string): Promise<boolean> {

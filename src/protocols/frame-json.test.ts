@@ -26,6 +26,7 @@ test("an instance reads the heads that the engine writes, whatever they say and 
       basePath: `/fn/${value}`,
       origin: "http://localhost",
       remoteAddress: `127.0.0.${index}`,
+      context: index % 4 === 0 ? { of: value, headers: [value] } : undefined,
     })),
   );
   const events = texts.map((text): Call => ({

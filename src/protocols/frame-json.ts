@@ -48,8 +48,11 @@ export class HeadEncoder {
     return { text, rest: this.#rest(call) };
   }
 
-  #rest({ headers, headersJson, basePath, origin, remoteAddress }: HttpCall): Buffer {
+  #rest({ headers, headersJson, basePath, origin, remoteAddress, context }: HttpCall): Buffer {
     const json = headersJson ?? JSON.stringify(headers);
+    // What a dialect adds belongs to one request: there is nothing to remember.
+    if (context !== undefined)
+      return Buffer.from(`,"headers":${json},${JSON.stringify({ basePath, origin, remoteAddress, context }).slice(1)}`);
     const known = this.#recent.get(json);
     if (known?.basePath === basePath && known.origin === origin && known.remoteAddress === remoteAddress)
       return known.bytes;

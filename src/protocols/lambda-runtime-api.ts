@@ -254,10 +254,10 @@ class RuntimeApiLink extends ProgramLink<RuntimeCall> implements RuntimeApiOwner
     wholeBody(request, limits.programHeadBytesMax * 4).then(
       (body) => {
         reply(response, 202, OK);
-        const { type, message, stack } = readReport(body, headerOf(request, this.wording.headers.errorType));
+        const thrown = readReport(body, headerOf(request, this.wording.headers.errorType));
         const handler = this.specialisation?.handler ?? "";
-        const thrown = { type, message, ...(stack === undefined ? {} : { stack }) };
-        const error = new KoineError("handler-load-failed", { handler, detail: `${type}: ${message}` }, { thrown });
+        const detail = `${thrown.type}: ${thrown.message}`;
+        const error = new KoineError("handler-load-failed", { handler, detail }, { thrown });
         this.#ready?.reject(error);
       },
       () => response.destroy(),

@@ -134,8 +134,8 @@ export class RuntimeCall implements OpenCall {
   }
 
   /** The program reports an error instead of an answer. */
-  failedWith({ type, message, stack }: ErrorShape): void {
-    const thrown = { type, message, ...(stack === undefined ? {} : { stack }) };
+  failedWith(thrown: ErrorShape): void {
+    const { type, message } = thrown;
     this.#answered(new KoineError("handler-failed", { detail: `${type}: ${message}` }, { thrown }));
   }
 
@@ -276,7 +276,6 @@ function trailerError(request: IncomingMessage, { headers }: RuntimeApiWording):
   const type = request.trailers[headers.errorType];
   const encoded = request.trailers[headers.errorBody];
   if (type === undefined && encoded === undefined) return null;
-  const { type: named, message, stack } = readReport(Buffer.from(encoded ?? "", "base64"), type);
-  const thrown = { type: named, message, ...(stack === undefined ? {} : { stack }) };
-  return new KoineError("handler-failed", { detail: `${named}: ${message}` }, { thrown });
+  const thrown = readReport(Buffer.from(encoded ?? "", "base64"), type);
+  return new KoineError("handler-failed", { detail: `${thrown.type}: ${thrown.message}` }, { thrown });
 }

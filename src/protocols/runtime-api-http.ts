@@ -49,6 +49,8 @@ export interface ErrorShape {
   readonly type: string;
   readonly message: string;
   readonly stack?: string;
+  /** The description itself, where it is one. */
+  readonly told?: string;
 }
 
 const MESSAGE_LENGTH_MAX = 8_192;
@@ -66,6 +68,7 @@ export function readReport(body: Buffer, typeHeader: string | undefined): ErrorS
     type: named.slice(0, 256),
     message: message.slice(0, MESSAGE_LENGTH_MAX),
     ...(stack === "" ? {} : { stack }),
+    ...(value === null || text.length > STACK_LENGTH_MAX ? {} : { told: text }),
   };
 }
 
