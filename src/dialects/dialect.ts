@@ -1,4 +1,5 @@
-import type { Caller, RawHeaders } from "../core/invocation.ts";
+import type { Version } from "../core/function.ts";
+import type { Caller, InvocationWatch, RawHeaders } from "../core/invocation.ts";
 import type { RequestHeaders } from "./request-headers.ts";
 
 /** A request at the edge, after identity and limits. */
@@ -107,6 +108,28 @@ export interface CallDialect {
   handle(request: GatewayRequest): boolean;
 }
 
+/** What a dialect gives to instances of the functions that were deployed with it. */
+export interface Surroundings {
+  /** For all instances of a version, beside what its spec says; variables of the function's own come before these. Kept while the version lives. */
+  prepare(version: Version, signal: AbortSignal): Promise<VersionSurroundings>;
+  /** For one instance; asked at its start, and answered at once. */
+  open(version: Version, instanceId: string): InstanceSurroundings;
+}
+
+export interface VersionSurroundings {
+  readonly environment: Readonly<Record<string, string>>;
+  /** Folders of this machine that are seen inside, read-only. */
+  readonly mounts: readonly { readonly source: string; readonly target: string }[];
+}
+
+export interface InstanceSurroundings {
+  /** @param url where the dialect's API is reached from inside; null: it is not */
+  environment(url: string | null): Readonly<Record<string, string>>;
+  /** Requests from inside, whose senders prove who they are in the dialect's own way; answers false for those that are not the dialect's. */
+  handle(request: GatewayRequest): boolean;
+  readonly watch: InvocationWatch | null;
+}
+
 /** Another platform's way of speaking: its API, events, project files and handler models. */
 export interface Dialect {
   readonly name: string;
@@ -114,10 +137,14 @@ export interface Dialect {
   handle(request: GatewayRequest): boolean;
   /**
    * As `handle`, for requests whose senders prove who they are in a way of their own: asked before the platform looks who its caller is, and
-   * `caller` is null. Must be as cheap.
+   * `caller` is null. Must be as cheap. `identify` asks the platform after all; it throws where the request comes from a host or page that may not.
    */
-  handleForeign?(request: GatewayRequest): boolean;
+  handleForeign?(request: GatewayRequest, identify: () => Caller | null): boolean;
   readonly adapters: HandlerAdapters | null;
+  /** The port of this machine at which people's tools look for it, where they expect one. */
+  readonly usualPort?: number;
+  /** Absent: its functions get nothing beside what their specs say. */
+  readonly surroundings?: Surroundings;
   /** Begins what the dialect does by itself, such as handing on what waits in its queues; called once, when the platform can run functions. */
   start?(): void;
   /** Ends that; resolves when nothing of it runs any more. */

@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import { invocationHeaders } from "../core/api.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
+import type { Caller } from "../core/invocation.ts";
 import type { Limits } from "../core/limits.ts";
 import type { Counter, Logger, Telemetry } from "../core/telemetry.ts";
 import type { Dialect } from "../dialects/dialect.ts";
@@ -24,6 +25,8 @@ export interface GatewayParts {
   readonly openapi: () => Readonly<Record<string, unknown>>;
   /** Where a platform has several engines: sees every request but those for its health first, and lets `answer` have it at once, later or never. */
   readonly route?: (request: EdgeRequest, answer: (request: EdgeRequest) => void) => void;
+  /** Whether everything at the host of a request is a dialect's, paths for its health too. */
+  readonly elsewhere?: (request: EdgeRequest) => boolean;
   /** The figures of all engines; absent: there is one. */
   readonly metrics?: () => Promise<string>;
 }
@@ -63,6 +66,11 @@ export class Gateway {
   /** Begins to accept connections; answers the address. @throws KoineError `port-in-use`, `invalid-configuration` */
   async listen(port: number, host: string, options: ListenOptions = {}): Promise<AddressInfo> {
     return await this.#front.listen(port, host, options);
+  }
+
+  /** Accepts connections at another port too. @throws KoineError `port-in-use`, `invalid-configuration` */
+  async listenToo(port: number, host: string): Promise<AddressInfo> {
+    return await this.#front.listenToo(port, host);
   }
 
   /** Connections that are open. */
@@ -164,7 +172,8 @@ export class Gateway {
 
   #answerOrRefuse(request: EdgeRequest): void {
     try {
-      for (const dialect of this.#parts.dialects) if (dialect.handleForeign?.(request) === true) return;
+      const identify = (): Caller | null => this.#parts.access.identify(request.headers);
+      for (const dialect of this.#parts.dialects) if (dialect.handleForeign?.(request, identify) === true) return;
       request.caller = this.#parts.access.identify(request.headers);
       if (this.#own(request)) return;
       for (const dialect of this.#parts.dialects) if (dialect.handle(request)) return;
@@ -181,6 +190,7 @@ export class Gateway {
   #health(request: EdgeRequest): boolean {
     const { path } = request;
     if (path !== "/healthz" && path !== "/readyz") return false;
+    if (this.#parts.elsewhere?.(request) === true) return false;
     const ok = path === "/healthz" || this.#ready;
     respondText(request, { status: ok ? 200 : 503, text: ok ? "ok\n" : "not ready\n" });
     return true;

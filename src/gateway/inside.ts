@@ -8,7 +8,7 @@ import type { Limits } from "../core/limits.ts";
 import { systemClock } from "../core/clock.ts";
 import type { Supervise } from "../core/telemetry.ts";
 import { Timeouts } from "../core/timeouts.ts";
-import type { Dialect } from "../dialects/dialect.ts";
+import type { Dialect, GatewayRequest } from "../dialects/dialect.ts";
 import { respondError, respondJson } from "../dialects/respond.ts";
 import { NodeExchange } from "./node-exchange.ts";
 
@@ -22,6 +22,8 @@ export interface InsideGrant {
   readonly allow: ReadonlySet<Allowance>;
   /** Values of the secrets that its function names, as they are now. @throws KoineError `secret-not-found` */
   secret(name: string): Promise<string>;
+  /** The API of the function's dialect: takes requests that say by themselves who sends them. Null: there is none. */
+  readonly dialect: ((request: GatewayRequest) => boolean) | null;
   /** Set when the instance has ended: then nothing is answered any more. */
   revoked: boolean;
 }
@@ -61,8 +63,9 @@ export class InsideGateway {
     const request = new NodeExchange(incoming, response, { slow: this.#slow, unwantedBytesMax });
     try {
       const grant = this.#grants.get(incoming.socket);
-      if (grant === undefined || grant.revoked || !holds(request.headers.get("authorization"), grant.token))
-        throw new KoineError("unauthorized");
+      if (grant === undefined || grant.revoked) throw new KoineError("unauthorized");
+      if (grant.dialect?.(request) === true) return;
+      if (!holds(request.headers.get("authorization"), grant.token)) throw new KoineError("unauthorized");
       const secret = SECRET.exec(request.path)?.[1];
       if (secret !== undefined && request.method === "GET") {
         requireAllowance(grant, "secrets");

@@ -8,8 +8,12 @@ import { createIam } from "./iam/iam.ts";
 import { Archives } from "./lambda/archives.ts";
 import { LambdaFunctions } from "./lambda/functions.ts";
 import { createLambda } from "./lambda/lambda.ts";
-import { LATEST } from "./lambda/records.ts";
+import { lambdaSurroundings } from "./lambda/surroundings.ts";
+import { Outcomes } from "./lambda/outcomes.ts";
+import { ProvisionedConcurrency } from "./lambda/provisioned.ts";
+import { LambdaRecords, LATEST } from "./lambda/records.ts";
 import { Layers } from "./lambda/layers.ts";
+import { UrlCalls } from "./lambda/url-calls.ts";
 import { FunctionUrls } from "./lambda/urls.ts";
 import type { CodeLocation } from "./lambda/operations/functions.ts";
 import { LogGroups } from "./logs/groups.ts";
@@ -29,6 +33,9 @@ export const awsAdapters: HandlerAdapters = {
   models: { nodejs: ["lambda"], python: ["lambda"] },
 };
 
+/** Where local stand-ins for this cloud have always been. */
+const EMULATOR_PORT = 4_566;
+
 /** What SDKs and tools of this cloud speak, at the same address as everything else. A service is a folder and one line here. */
 export async function createAwsDialect(platform: Platform, sealer: Sealer): Promise<Dialect> {
   const { clock, store, packages, supervise, logger } = platform.parts;
@@ -37,14 +44,24 @@ export async function createAwsDialect(platform: Platform, sealer: Sealer): Prom
   const access = new IamAccess(directory, sealer, nowMs);
   const archives = new Archives(store.blobs, sealer, nowMs);
   // An object store of this dialect would be another source of code.
-  const functions = new LambdaFunctions(platform, await FunctionUrls.open(store.values), { object: async () => null });
   const layers = new Layers(store.values, packages);
+  platform.packageHolders.push(() => layers.digests());
+  const records = await LambdaRecords.open(store.values);
+  const provisioned = new ProvisionedConcurrency(platform, records);
+  const urlConfigs = await FunctionUrls.open(store.values);
+  const functions = new LambdaFunctions(platform, {
+    records,
+    urls: urlConfigs,
+    layers,
+    sources: { object: async () => null },
+  });
   const queues = await Queues.open(store.values, clock);
+  const outcomes = new Outcomes(functions, queues);
   const mappings = await Mappings.open(store.values);
   const pollers = new Pollers(mappings, queues, functions);
   const locate: CodeLocation = (digest, { request }) => archives.locate(digest, request.headers.origin);
   const services = [
-    createLambda({ functions, layers, mappings, queues, locate }),
+    createLambda({ functions, provisioned, outcomes, layers, mappings, queues, locate }),
     createIam({ directory, access }),
     createSts({ directory, access }),
     createSqs(queues),
@@ -52,11 +69,18 @@ export async function createAwsDialect(platform: Platform, sealer: Sealer): Prom
     createLogs(new LogGroups(store.values), new LogLines(platform, versionsIn(functions))),
   ];
   const endpoint = new AwsEndpoint({ services, identities: access, policies: access, nowMs, supervise, logger });
+  const urls = new UrlCalls({ functions, endpoint, policies: access, configured: () => access.configured });
   return {
     name: "aws",
     adapters: awsAdapters,
+    usualPort: EMULATOR_PORT,
+    handleForeign: (request, identify) => urls.handle(request, identify),
+    surroundings: lambdaSurroundings({ platform, access, handle: (request) => endpoint.handle(request) }),
     handle: (request) => archives.handle(request, supervise) || endpoint.handle(request),
-    start: () => pollers.start(),
+    start: () => {
+      provisioned.start(records);
+      pollers.start();
+    },
     close: async () => await pollers.close(),
   };
 }
@@ -64,7 +88,7 @@ export async function createAwsDialect(platform: Platform, sealer: Sealer): Prom
 /** How the API numbers a version of the platform: `$LATEST` unless it was published. */
 function versionsIn(functions: LambdaFunctions) {
   return async (namespace: string, name: string, number: number): Promise<string> => {
-    const record = await functions.records.find(namespace, name);
+    const record = functions.records.find(namespace, name);
     return record?.published.find((each) => each.number === number)?.version ?? LATEST;
   };
 }

@@ -114,7 +114,7 @@ function regionOf({ environment }: Launched): string {
 }
 
 function detailsOf(call: Call): Readonly<Record<string, unknown>> {
-  const details = call.kind === "event" ? call.context?.["lambda"] : undefined;
+  const details = call.context?.["lambda"];
   return typeof details === "object" && details !== null ? (details as Readonly<Record<string, unknown>>) : {};
 }
 

@@ -8,7 +8,7 @@ import type { Calls } from "./calls.ts";
 import { deployAction, logsAction, resultAction } from "./actions.ts";
 import { refOf, refWithin } from "./address.ts";
 import { deadLetterRoutes } from "./dead-letters.ts";
-import { AnswerHeads } from "./http-responder.ts";
+import { AnswerHeads } from "../http-responder.ts";
 import { piecesOf } from "../request-body.ts";
 import { route, type Route, type RouteAnswer } from "./router.ts";
 import * as schemas from "./schemas.ts";

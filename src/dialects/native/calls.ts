@@ -1,6 +1,6 @@
 import type { InvokeAccepted } from "../../core/api.ts";
 import { KoineError, toKoineError } from "../../core/errors.ts";
-import { DEFAULT_NAMESPACE, type FunctionRef, type Version } from "../../core/function.ts";
+import { DEFAULT_NAMESPACE, type FunctionRef, isNearPlatform, type Version } from "../../core/function.ts";
 import { type Call, type Caller, type Invocation, mayInvoke } from "../../core/invocation.ts";
 import type { Limits } from "../../core/limits.ts";
 import type { Platform } from "../../platform/platform.ts";
@@ -10,7 +10,7 @@ import { wholeOf } from "../request-body.ts";
 import { respondError, respondJson } from "../respond.ts";
 import { decodeSegment, refWithin } from "./address.ts";
 import { enqueueOptionsOf } from "./enqueue-options.ts";
-import { AnswerHeads, HttpResponder } from "./http-responder.ts";
+import { AnswerHeads, HttpResponder } from "../http-responder.ts";
 
 const EMPTY = Buffer.alloc(0);
 const TARGETS_MAX = 10_000;
@@ -37,15 +37,20 @@ export class Calls implements CallDialect {
   readonly #platform: CallsPlatform;
   readonly #limits: Limits;
   readonly #targets = new Map<string, Target>();
+  readonly #elsewhere: (request: GatewayRequest) => boolean;
 
-  constructor(platform: CallsPlatform) {
+  /** @param elsewhere tells requests to hosts of other dialects, whatever their paths are */
+  constructor(platform: CallsPlatform, elsewhere: (request: GatewayRequest) => boolean = () => false) {
     this.#platform = platform;
+    this.#elsewhere = elsewhere;
     this.#limits = platform.parts.limits;
   }
 
   /** Calls that are answered later are the queue's, and what may ask the platform from inside runs where the platform is. */
-  covers({ path, headers }: GatewayRequest): boolean {
+  covers(request: GatewayRequest): boolean {
+    const { path, headers } = request;
     if (!path.startsWith("/fn/") && !(path.startsWith("/ns/") && path.includes("/fn/", 4))) return false;
+    if (this.#elsewhere(request)) return false;
     return !prefersLater(headers.get("prefer")) && !this.#asksFromInside(path);
   }
 
@@ -55,7 +60,7 @@ export class Calls implements CallDialect {
     const slash = path.indexOf("/", nameAt);
     try {
       const { ref } = this.#target(slash < 0 ? path : path.slice(0, slash), namespace, nameAt);
-      return this.#platform.resolve(ref).spec.allow !== undefined;
+      return isNearPlatform(this.#platform.resolve(ref).spec);
     } catch {
       // Whoever answers says what is wrong.
       return false;

@@ -7,7 +7,7 @@ import type { RouteDecision, TriggerRequest } from "../../platform/triggers/trig
 import { AnswerHead, type GatewayRequest } from "../dialect.ts";
 import { wholeOf } from "../request-body.ts";
 import { respondError, respondJson } from "../respond.ts";
-import { AnswerHeads, HttpResponder } from "./http-responder.ts";
+import { AnswerHeads, HttpResponder } from "../http-responder.ts";
 
 /** Names and values of the path's parameters, as a form; set by the platform, never by a client. */
 const PARAMETERS_HEADER = "x-koine-path-parameters";

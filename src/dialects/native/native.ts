@@ -1,6 +1,6 @@
 import { fileURLToPath } from "node:url";
 import type { Platform } from "../../platform/platform.ts";
-import type { CallDialect, Dialect, HandlerAdapters } from "../dialect.ts";
+import type { CallDialect, Dialect, GatewayRequest, HandlerAdapters } from "../dialect.ts";
 import { apiRoutes, type PlatformFacts } from "./api.ts";
 import { Calls, type CallsPlatform } from "./calls.ts";
 import { Hooks } from "./hooks.ts";
@@ -14,8 +14,11 @@ export const nativeAdapters: HandlerAdapters = {
 };
 
 /** Calls of functions alone, for engines that have nothing else. */
-export function createNativeCalls(platform: CallsPlatform): CallDialect {
-  return new Calls(platform);
+export function createNativeCalls(
+  platform: CallsPlatform,
+  elsewhere: (request: GatewayRequest) => boolean,
+): CallDialect {
+  return new Calls(platform, elsewhere);
 }
 
 /** Koine's own way of speaking: functions at `/fn/…`, management at `/v1/…`. */

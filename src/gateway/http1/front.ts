@@ -53,6 +53,7 @@ export class Http1Front implements ConnectionHost {
   readonly #clock: Clock;
   readonly #leave: readonly ((socket: Socket) => void)[];
   readonly #connections = new Set<Http1Connection>();
+  #second: NetServer | null = null;
   #closing = false;
 
   constructor(server: Server, settings: FrontSettings, events: FrontEvents) {
@@ -83,6 +84,16 @@ export class Http1Front implements ConnectionHost {
     });
   }
 
+  /** Accepts connections at another port too, until it closes. @throws KoineError `port-in-use`, `invalid-configuration` */
+  async listenToo(port: number, host: string): Promise<AddressInfo> {
+    const second = createServer({ allowHalfOpen: true, noDelay: true }, (socket) =>
+      this.#server.emit("connection", socket),
+    );
+    const address = await listenOn(second, { port, host, reusePort: false });
+    this.#second = second;
+    return address;
+  }
+
   /** Connections that are served here. */
   get connections(): number {
     return this.#connections.size;
@@ -91,6 +102,7 @@ export class Http1Front implements ConnectionHost {
   /** Takes no more connections; what is under way may end until the signal aborts. */
   async close(signal: AbortSignal): Promise<void> {
     this.#closing = true;
+    this.#second?.close();
     const closed = new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
     });

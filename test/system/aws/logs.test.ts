@@ -40,7 +40,8 @@ before(async () => {
   };
   logs = new CloudWatchLogsClient({ ...settings, disableHostPrefix: true });
   lambda = new LambdaClient(settings);
-  const content = "exports.handler = async ({ level, n }) => { console.log(JSON.stringify({ level, n })); };";
+  const content =
+    "exports.handler = async ({ level, n }) => { process.stdout.write(JSON.stringify({ level, n }) + String.fromCharCode(10)); };";
   const ZipFile = zip([{ path: "index.js", content }]);
   const Role = "arn:aws:iam::000000000000:role/any";
   await lambda.send(

@@ -26,6 +26,11 @@ export interface SessionCredentials {
 }
 
 const SESSION_CONTEXT = "aws session";
+const SESSIONS_MAX = 1_000;
+/** Seven days. */
+const EXECUTION_SECONDS = 7 * 24 * 3_600;
+/** Of roles that were never made here. */
+const UNKNOWN_ROLE_ID = "AROALOCALROLE0000000";
 
 /** Who signs with which key, and what they may: long-lived keys of users, and sessions, whose tokens carry everything sealed. */
 export class IamAccess implements Identities, Policies {
@@ -34,6 +39,8 @@ export class IamAccess implements Identities, Policies {
   readonly #nowMs: () => number;
   /** Parsed documents by their text. */
   readonly #documents = new Map<string, PolicyDocument>();
+  /** Sessions by their tokens, for those that call again. */
+  readonly #sessions = new Map<string, Session>();
   /** Policies that narrow a session, by access key. */
   readonly #narrowed = new Map<string, string>();
 
@@ -91,7 +98,7 @@ export class IamAccess implements Identities, Policies {
   }
 
   /** A principal that acts in a role. */
-  inRole(namespace: string, role: Role, sessionName: string): Principal {
+  inRole(namespace: string, role: Pick<Role, "name" | "id">, sessionName: string): Principal {
     const accountId = accountIdOf(namespace);
     return {
       arn: `arn:aws:sts::${accountId}:assumed-role/${role.name}/${sessionName}`,
@@ -102,9 +109,23 @@ export class IamAccess implements Identities, Policies {
     };
   }
 
+  /** Keys with which a function's code acts in its role, for as long as its instance is likely to live. */
+  openExecution(
+    namespace: string,
+    { roleArn, sessionName }: { readonly roleArn: string; readonly sessionName: string },
+  ): SessionCredentials {
+    const name = roleArn.split("/").at(-1) ?? "";
+    const found = this.#directory.find("role", namespace, name);
+    const role = found ?? { name: name === "" ? "none" : name, id: UNKNOWN_ROLE_ID };
+    return this.openSession(this.inRole(namespace, role, sessionName.slice(0, 64)), {
+      seconds: EXECUTION_SECONDS,
+      policy: null,
+    });
+  }
+
   async refusal(request: Parameters<Policies["refusal"]>[0]): Promise<string | null> {
     const { principal, action, resource, conditions } = request;
-    if (principal.arn.endsWith(":root")) return null;
+    if (principal.arn.endsWith(":root") || this.#isOfNobody(principal)) return null;
     const asked = {
       principalArn: principal.arn,
       principalAccountId: principal.accountId,
@@ -132,19 +153,33 @@ export class IamAccess implements Identities, Policies {
     return parsed;
   }
 
+  /** While nobody has keys, everybody is the operator, also in a role that was never made: tools name roles that exist in the cloud only. */
+  #isOfNobody({ arn, namespace }: Principal): boolean {
+    if (this.configured) return false;
+    const [, role] = /:assumed-role\/([^/]+)/.exec(arn) ?? [];
+    return role !== undefined && this.#directory.find("role", namespace, role) === null;
+  }
+
   #session(accessKeyId: string, token: string): KeyHolder | null {
-    let session: Session;
-    try {
-      session = JSON.parse(this.#sealer.open(token, SESSION_CONTEXT)) as Session;
-    } catch {
-      return null;
-    }
+    const session = this.#sessions.get(token) ?? this.#openedSession(token);
+    if (session === null) return null;
     if (session.accessKeyId !== accessKeyId || session.expiresAtMs <= this.#nowMs()) return null;
     if (session.policy !== null) {
       if (this.#narrowed.size >= 10_000) this.#narrowed.clear();
       this.#narrowed.set(accessKeyId, session.policy);
     }
     return { secretAccessKey: session.secretAccessKey, principal: session.principal };
+  }
+
+  #openedSession(token: string): Session | null {
+    try {
+      const session = JSON.parse(this.#sealer.open(token, SESSION_CONTEXT)) as Session;
+      if (this.#sessions.size >= SESSIONS_MAX) this.#sessions.clear();
+      this.#sessions.set(token, session);
+      return session;
+    } catch {
+      return null;
+    }
   }
 
   #policiesOf(principal: Principal): readonly PolicyDocument[] {

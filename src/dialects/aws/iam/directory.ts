@@ -68,6 +68,8 @@ export class IamDirectory {
   /** By `namespace/kind/name`. */
   readonly #entities: Map<string, { readonly entity: Entity; readonly revision: number }>;
   /** Namespaces of access keys. */
+  /** Secrets of keys that were used: every call needs one. */
+  readonly #opened = new WeakMap<AccessKey, string>();
   readonly #keys = new Map<string, string>();
 
   private constructor(
@@ -151,7 +153,12 @@ export class IamDirectory {
     const namespace = this.#keys.get(accessKeyId);
     const key = namespace === undefined ? null : this.find("key", namespace, accessKeyId);
     if (namespace === undefined || key === null) return null;
-    return { namespace, key, secretAccessKey: this.#sealer.open(key.sealedSecret, sealContext(accessKeyId)) };
+    let secretAccessKey = this.#opened.get(key);
+    if (secretAccessKey === undefined) {
+      secretAccessKey = this.#sealer.open(key.sealedSecret, sealContext(accessKeyId));
+      this.#opened.set(key, secretAccessKey);
+    }
+    return { namespace, key, secretAccessKey };
   }
 
   /** A new key for a user; the secret is told here, once. */

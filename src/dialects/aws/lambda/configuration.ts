@@ -128,7 +128,14 @@ export function configurationShape(
     CodeSha256: code.sha256,
     Version: snapshot.version,
     ...(variables === undefined ? {} : { Environment: variables }),
-    ...(layers === undefined || layers.length === 0 ? {} : { Layers: layers.map((Arn) => ({ Arn, CodeSize: 0 })) }),
+    ...(layers === undefined || layers.length === 0
+      ? {}
+      : {
+          Layers: layers.map((Arn) => ({
+            Arn,
+            CodeSize: snapshot.layers?.find(({ arn: used }) => used === Arn)?.size ?? 0,
+          })),
+        }),
     TracingConfig: member("TracingConfig") ?? { Mode: "PassThrough" },
     RevisionId: snapshot.revisionId,
     ...(state.pending === "create"

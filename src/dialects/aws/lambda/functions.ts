@@ -12,12 +12,15 @@ import {
   type Configuration,
   LATEST,
   type LambdaRecord,
-  LambdaRecords,
+  type LambdaRecords,
   newRecord,
   newRevisionId,
   type Snapshot,
 } from "./records.ts";
+import type { Layers, UsedLayer } from "./layers.ts";
+import { placedLaunch } from "./launches.ts";
 import { chooseRuntime } from "./runtimes.ts";
+import { annotationsOf, type LambdaSettings, loggingOf } from "./settings.ts";
 import type { FunctionUrls } from "./urls.ts";
 
 /** How code is given: an archive, or where one is. */
@@ -50,20 +53,35 @@ export class LambdaFunctions {
   readonly records: LambdaRecords;
   readonly urls: FunctionUrls;
   readonly #sources: CodeSources;
+  readonly #layers: Layers;
 
-  constructor(platform: Platform, urls: FunctionUrls, sources: CodeSources) {
+  constructor(
+    platform: Platform,
+    {
+      records,
+      urls,
+      sources,
+      layers,
+    }: {
+      readonly records: LambdaRecords;
+      readonly urls: FunctionUrls;
+      readonly sources: CodeSources;
+      readonly layers: Layers;
+    },
+  ) {
     this.platform = platform;
+    this.#layers = layers;
     this.urls = urls;
-    this.records = new LambdaRecords(platform.parts.store.values);
+    this.records = records;
     this.#sources = sources;
   }
 
   /** The record of a function; one that was deployed by other means has one made of what the platform knows. Null: there is no such function. */
-  async record({ namespace, name }: Pick<FunctionName, "namespace" | "name">): Promise<LambdaRecord | null> {
+  record({ namespace, name }: Pick<FunctionName, "namespace" | "name">): LambdaRecord | null {
     const ref = refOf({ namespace, name });
     const { catalogue } = this.platform.parts;
     if (!catalogue.has(ref)) return null;
-    const kept = await this.records.find(namespace, name);
+    const kept = this.records.find(namespace, name);
     const live = catalogue.resolve(ref);
     if (kept === null) return newRecord(adopted(live), {});
     // A deploy by other means made another version live since.
@@ -71,8 +89,13 @@ export class LambdaFunctions {
   }
 
   /** @throws AwsError `ResourceNotFoundException` */
-  async find(name: FunctionName, { region }: Pick<CallContext, "region">): Promise<Found> {
-    const record = await this.record(name);
+  async find(name: FunctionName, of: Pick<CallContext, "region">): Promise<Found> {
+    return this.findNow(name, of);
+  }
+
+  /** @throws AwsError `ResourceNotFoundException` */
+  findNow(name: FunctionName, { region }: Pick<CallContext, "region">): Found {
+    const record = this.record(name);
     if (record === null) throw notFound(name, region);
     const { qualifier } = name;
     if (qualifier === null || qualifier === LATEST) return { name, record, snapshot: record.latest, alias: null };
@@ -86,7 +109,7 @@ export class LambdaFunctions {
   /** Changes the record, which is made now for a function that has none yet. */
   async change(found: Found, by: (record: LambdaRecord) => LambdaRecord): Promise<LambdaRecord> {
     const { namespace, name } = found.name;
-    if ((await this.records.find(namespace, name)) === null) await this.records.create(namespace, name, found.record);
+    if (this.records.find(namespace, name) === null) await this.records.create(namespace, name, found.record);
     return await this.records.change(namespace, name, by);
   }
 
@@ -104,11 +127,7 @@ export class LambdaFunctions {
     if (this.platform.parts.catalogue.has(refOf(name)))
       throw new AwsError("ResourceConflictException", `Function already exist: ${name.name}`, { status: 409 });
     const code = await this.#receive(input.code, context);
-    const latest = await this.#deploy(
-      name,
-      { configuration: input.configuration, code, reservedConcurrency: null },
-      context,
-    );
+    const latest = await this.#deploy(name, { configuration: input.configuration, code, layers: [] }, context);
     const record = newRecord(latest, input.tags);
     // What an earlier function of this name left means nothing to this one.
     await this.records.remove(namespace, name.name);
@@ -127,13 +146,14 @@ export class LambdaFunctions {
     context: CallContext,
   ): Promise<LambdaRecord> {
     checkRevision(found.record.latest.revisionId, change.revisionId);
-    const { latest, reservedConcurrency } = found.record;
+    const { latest } = found.record;
     const code = change.code === undefined ? latest.code : await this.#receive(change.code, context);
     const configuration =
       change.configuration === undefined
         ? latest.configuration
         : configurationOf(change.configuration, latest.configuration);
-    const next = await this.#deploy(found.name, { configuration, code, reservedConcurrency }, context);
+    const layers = latest.layers ?? [];
+    const next = await this.#deploy(found.name, { configuration, code, layers }, context);
     for (const alias of found.record.aliases)
       if (alias.version === LATEST)
         await this.platform.putAlias(refOf(found.name), alias.name, { version: next.number });
@@ -157,25 +177,24 @@ export class LambdaFunctions {
         `CodeSHA256 (${options.codeSha256}) is different from current CodeSHA256 in $LATEST (${latest.code.sha256}). Please try again with the CodeSHA256 in $LATEST.`,
       );
     const newest = published.at(-1);
-    if (newest?.number === latest.number) return newest;
-    let made: Snapshot | undefined;
-    const ref = refOf(found.name);
-    await this.change(found, (record) => {
-      made = {
-        ...record.latest,
-        version: String(record.nextVersion),
-        configuration: {
-          ...record.latest.configuration,
-          ...(options.description === undefined ? {} : { Description: options.description }),
-        },
-        revisionId: newRevisionId(),
-        modifiedAtMs: context.nowMs,
-      };
-      return { ...record, published: [...record.published, made], nextVersion: record.nextVersion + 1 };
-    });
-    if (made === undefined) throw new KoineError("internal", { detail: "nothing was published" });
+    if (newest !== undefined && (newest.publishedFrom ?? newest.number) === latest.number) return newest;
+    const { nextVersion } = found.record;
+    const { code, layers = [] } = latest;
+    const described = options.description === undefined ? {} : { Description: options.description };
+    const configuration = { ...latest.configuration, ...described };
+    const what = { configuration, code, layers, version: String(nextVersion) };
+    const made = { ...(await this.#deploy(found.name, what, context)), publishedFrom: latest.number };
     // Keeps the platform's version from being cleaned away.
-    await this.platform.putAlias(ref, pinName(made.version), { version: made.number });
+    await this.platform.putAlias(refOf(found.name), pinName(made.version), { version: made.number });
+    await this.change(found, (record) => {
+      if (record.nextVersion !== nextVersion)
+        throw new AwsError(
+          "ResourceConflictException",
+          `The operation cannot be performed at this time. An update is in progress for resource: ${found.name.name}`,
+          { status: 409 },
+        );
+      return { ...record, published: [...record.published, made], nextVersion: nextVersion + 1 };
+    });
     return made;
   }
 
@@ -206,26 +225,42 @@ export class LambdaFunctions {
     await this.platform.deleteAlias(refOf(found.name), pinName(qualifier)).catch(ignoreMissing);
   }
 
-  /** Deploys `$LATEST` anew with what the record says now. */
-  async redeploy(found: Found, context: CallContext): Promise<void> {
-    const { latest, reservedConcurrency } = found.record;
-    const { configuration, code } = latest;
-    const next = await this.#deploy(found.name, { configuration, code, reservedConcurrency }, context);
-    await this.change(found, (record) => ({ ...record, latest: { ...record.latest, number: next.number } }));
-  }
-
   async #deploy(
     name: FunctionName,
-    what: { readonly configuration: Configuration; readonly code: Code; readonly reservedConcurrency: number | null },
+    what: {
+      readonly configuration: Configuration;
+      readonly code: Code;
+      /** Those it had before: they are there still when the layer is deleted. */
+      readonly layers: readonly UsedLayer[];
+      /** The number under which it is published; absent: it becomes `$LATEST`. */
+      readonly version?: string;
+    },
     context: CallContext,
   ): Promise<Snapshot> {
-    const { configuration, code } = what;
+    const { configuration, code, version = LATEST } = what;
+    const layers = await this.#layersOf(configuration, what.layers, context);
+    const settings: LambdaSettings = {
+      version,
+      region: context.region,
+      runtime: String(configuration["Runtime"] ?? ""),
+      role: String(configuration["Role"] ?? ""),
+      layers: layers.map(({ digest }) => digest),
+      logging: loggingOf(configuration),
+    };
     const handler = String(configuration["Handler"] ?? "");
-    const launched = chooseRuntime(this.platform.parts.runtimes, {
+    const { packages, runtimes } = this.platform.parts;
+    const chosen = chooseRuntime(runtimes, {
       runtime: configuration["Runtime"] as string | undefined,
       handler,
       image: code.imageUri,
     });
+    const launched =
+      code.imageUri === undefined
+        ? await placedLaunch(chosen, {
+            code: await packages.folder(code.digest, context.signal),
+            layers: layers.length === 0 ? null : await packages.overlaid(settings.layers, context.signal),
+          })
+        : chosen;
     const deployed = await this.platform.deploy(
       refOf(name),
       {
@@ -233,18 +268,34 @@ export class LambdaFunctions {
         dialect: "aws",
         ...launched,
         ...specOf(configuration),
-        reservedConcurrency: what.reservedConcurrency,
+        annotations: annotationsOf(settings),
       },
-      { check: false, live: true, onProgress: () => {}, signal: context.signal },
+      { check: false, live: version === LATEST, onProgress: () => {}, signal: context.signal },
     );
     return {
-      version: LATEST,
+      version,
+      ...(layers.length === 0 ? {} : { layers }),
       number: deployed.version.number,
       configuration,
       code,
       revisionId: newRevisionId(),
       modifiedAtMs: context.nowMs,
     };
+  }
+
+  async #layersOf(
+    configuration: Configuration,
+    before: readonly UsedLayer[],
+    context: CallContext,
+  ): Promise<readonly UsedLayer[]> {
+    const arns = (configuration["Layers"] ?? []) as readonly string[];
+    const known = new Map(before.map((used) => [used.arn, used]));
+    const resolved = await this.#layers.resolve(
+      arns.filter((arn) => !known.has(arn)),
+      context,
+    );
+    for (const used of resolved) known.set(used.arn, used);
+    return arns.flatMap((arn) => known.get(arn) ?? []);
   }
 
   async #receive(input: CodeInput, context: CallContext): Promise<Code> {

@@ -2,12 +2,16 @@ import type { Service } from "../wire/service.ts";
 import { routesOf } from "../wire/service.ts";
 import type { LambdaFunctions } from "./functions.ts";
 import { aliasOperations } from "./operations/aliases.ts";
+import { codeSigningOperations } from "./operations/code-signing.ts";
 import { type CodeLocation, functionOperations } from "./operations/functions.ts";
 import { invokeOperations } from "./operations/invoke.ts";
 import { layerOperations } from "./operations/layers.ts";
 import { policyOperations } from "./operations/policies.ts";
+import { provisionedOperations } from "./operations/provisioned.ts";
 import { settingOperations } from "./operations/settings.ts";
 import { urlOperations } from "./operations/urls.ts";
+import type { Outcomes } from "./outcomes.ts";
+import type { ProvisionedConcurrency } from "./provisioned.ts";
 import type { Layers } from "./layers.ts";
 import { mappingOperations } from "../mappings/operations.ts";
 import type { Mappings } from "../mappings/records.ts";
@@ -78,12 +82,20 @@ const routes = routesOf({
   "PUT /2020-06-30/functions/{FunctionName}/code-signing-config": "PutFunctionCodeSigningConfig",
   "GET /2020-06-30/functions/{FunctionName}/code-signing-config": "GetFunctionCodeSigningConfig",
   "DELETE /2020-06-30/functions/{FunctionName}/code-signing-config": "DeleteFunctionCodeSigningConfig",
+  "POST /2020-04-22/code-signing-configs": "CreateCodeSigningConfig",
+  "GET /2020-04-22/code-signing-configs": "ListCodeSigningConfigs",
+  "GET /2020-04-22/code-signing-configs/{CodeSigningConfigArn}": "GetCodeSigningConfig",
+  "PUT /2020-04-22/code-signing-configs/{CodeSigningConfigArn}": "UpdateCodeSigningConfig",
+  "DELETE /2020-04-22/code-signing-configs/{CodeSigningConfigArn}": "DeleteCodeSigningConfig",
+  "GET /2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions": "ListFunctionsByCodeSigningConfig",
   "PUT /2025-11-30/functions/{FunctionName}/function-scaling-config": "PutFunctionScalingConfig",
   "GET /2025-11-30/functions/{FunctionName}/function-scaling-config": "GetFunctionScalingConfig",
 });
 
 export interface LambdaParts {
   readonly functions: LambdaFunctions;
+  readonly provisioned: ProvisionedConcurrency;
+  readonly outcomes: Outcomes;
   readonly layers: Layers;
   readonly mappings: Mappings;
   readonly queues: Queues;
@@ -92,16 +104,18 @@ export interface LambdaParts {
 
 /** Lambda's API, version 2015-03-31 with its additions since. */
 export function createLambda(parts: LambdaParts): Service {
-  const { functions, layers, mappings, queues, locate } = parts;
+  const { functions, provisioned, outcomes, layers, mappings, queues, locate } = parts;
   const operations = [
-    ...functionOperations(functions, locate),
+    ...functionOperations(functions, outcomes, locate),
     ...aliasOperations(functions),
-    ...settingOperations(functions),
+    ...settingOperations(functions, outcomes),
+    ...provisionedOperations(functions, provisioned),
+    ...codeSigningOperations(functions, functions.platform.parts.store.values),
     ...policyOperations(functions),
     ...urlOperations(functions),
     ...layerOperations(layers, locate),
     ...mappingOperations(mappings, queues, functions),
-    ...invokeOperations(functions),
+    ...invokeOperations(functions, outcomes),
   ];
   return {
     name: "lambda",

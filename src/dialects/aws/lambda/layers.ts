@@ -30,6 +30,15 @@ export interface Layer {
   readonly versions: readonly LayerVersion[];
 }
 
+/** A layer's version as a function uses it: it stays when the layer is deleted. */
+export interface UsedLayer {
+  readonly arn: string;
+  readonly digest: string;
+  /** Of the archive, in bytes. */
+  readonly size: number;
+}
+
+const LAYER_VERSION_ARN = /^arn:aws[\w-]*:lambda:[\w-]+:(\d{12}):layer:([\w-]+):(\d+)$/;
 const COLLECTION = "aws.lambda.layers";
 const PAGE = 1_000;
 const VERSIONS_MAX = 200;
@@ -92,6 +101,24 @@ export class Layers {
     await this.#values.commit([
       { collection: COLLECTION, key, value: by(before), expect: entry?.revision ?? "absent" },
     ]);
+  }
+
+  /**
+   * The versions that a configuration names, in its order.
+   * @throws AwsError `InvalidParameterValueException` for one that is not there
+   */
+  async resolve(arns: readonly string[], { principal }: Pick<CallContext, "principal">): Promise<readonly UsedLayer[]> {
+    return await Promise.all(
+      arns.map(async (arn) => {
+        const [, account, name = "", number] = LAYER_VERSION_ARN.exec(arn) ?? [];
+        const isOwn = account === principal.accountId;
+        const layer = isOwn ? await this.find(principal.namespace, name) : null;
+        const found = layer?.versions.find((version) => version.number === Number(number));
+        if (found !== undefined) return { arn, digest: found.digest, size: found.size };
+        const why = isOwn || account === undefined ? "" : `: layers of account ${account} are not on this platform`;
+        throw new AwsError("InvalidParameterValueException", `Layer version ${arn} does not exist.${why}`);
+      }),
+    );
   }
 
   /** Digests that layers hold: code packages that must stay. */

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { KoineError } from "../../../core/errors.ts";
 import type { Values } from "../../../store/store.ts";
 import { AwsError } from "../wire/error.ts";
+import type { UsedLayer } from "./layers.ts";
 
 /** What the API was told of a function's configuration, in its own terms; what has no meaning here is kept and told again. */
 export type Configuration = Readonly<Record<string, unknown>>;
@@ -26,6 +27,10 @@ export interface Snapshot {
   readonly number: number;
   readonly configuration: Configuration;
   readonly code: Code;
+  /** Absent: the configuration names none, or it was made by other means. */
+  readonly layers?: readonly UsedLayer[];
+  /** Of a published version, the platform's number of what `$LATEST` was then. */
+  readonly publishedFrom?: number;
   readonly revisionId: string;
   readonly modifiedAtMs: number;
 }
@@ -76,18 +81,44 @@ export interface LambdaRecord {
 
 export const LATEST = "$LATEST";
 const COLLECTION = "aws.lambda.functions";
+const PAGE = 1_000;
 
-/** The API's records of functions, one value each, changed by compare-and-swap. */
+interface Kept {
+  readonly record: LambdaRecord;
+  readonly revision: number;
+}
+
+/** The API's records of functions, one value each, changed by compare-and-swap and held in memory: every call of a function looks here. */
 export class LambdaRecords {
   readonly #values: Values;
+  readonly #kept: Map<string, Kept>;
+  /** Told of every change, after it is on disk; null: the record is gone. */
+  onChanged: (namespace: string, name: string, record: LambdaRecord | null) => void = () => {};
 
-  constructor(values: Values) {
+  private constructor(values: Values, kept: Map<string, Kept>) {
     this.#values = values;
+    this.#kept = kept;
   }
 
-  async find(namespace: string, name: string): Promise<LambdaRecord | null> {
-    const entry = await this.#values.get(COLLECTION, `${namespace}/${name}`);
-    return entry === null ? null : (entry.value as LambdaRecord);
+  static async open(values: Values): Promise<LambdaRecords> {
+    const kept = new Map<string, Kept>();
+    for (let after: string | undefined; ;) {
+      const page = await values.list(COLLECTION, { limit: PAGE, ...(after === undefined ? {} : { after }) });
+      for (const { key, value, revision } of page) kept.set(key, { record: value as LambdaRecord, revision });
+      after = page.at(-1)?.key;
+      if (page.length < PAGE) return new LambdaRecords(values, kept);
+    }
+  }
+
+  find(namespace: string, name: string): LambdaRecord | null {
+    return this.#kept.get(`${namespace}/${name}`)?.record ?? null;
+  }
+
+  *all(): Iterable<{ readonly namespace: string; readonly name: string; readonly record: LambdaRecord }> {
+    for (const [key, { record }] of this.#kept) {
+      const slash = key.indexOf("/");
+      yield { namespace: key.slice(0, slash), name: key.slice(slash + 1), record };
+    }
   }
 
   /** @throws AwsError `ResourceConflictException` when there is one already */
@@ -101,15 +132,16 @@ export class LambdaRecords {
    */
   async change(namespace: string, name: string, by: (record: LambdaRecord) => LambdaRecord): Promise<LambdaRecord> {
     for (let attempt = 1; ; attempt++) {
-      const entry = await this.#values.get(COLLECTION, `${namespace}/${name}`);
-      if (entry === null)
+      const kept = this.#kept.get(`${namespace}/${name}`);
+      if (kept === undefined)
         throw new AwsError("ResourceNotFoundException", `Function not found: ${name}`, { status: 404 });
-      const value = by(entry.value as LambdaRecord);
+      const value = by(kept.record);
       try {
-        await this.#commit(namespace, name, { value, expect: entry.revision });
+        await this.#commit(namespace, name, { value, expect: kept.revision });
         return value;
       } catch (thrown) {
         if (attempt >= CHANGE_ATTEMPTS_MAX || !(thrown instanceof AwsError)) throw thrown;
+        await this.#refresh(`${namespace}/${name}`);
       }
     }
   }
@@ -118,22 +150,33 @@ export class LambdaRecords {
     await this.#commit(namespace, name, { value: null, expect: "any" });
   }
 
+  /** What another change has made of it. */
+  async #refresh(key: string): Promise<void> {
+    const entry = await this.#values.get(COLLECTION, key);
+    const known = this.#kept.get(key);
+    if (entry === null) this.#kept.delete(key);
+    else if (known === undefined || known.revision < entry.revision)
+      this.#kept.set(key, { record: entry.value as LambdaRecord, revision: entry.revision });
+  }
+
   async #commit(
     namespace: string,
     name: string,
     change: { readonly value: LambdaRecord | null; readonly expect: number | "absent" | "any" },
   ): Promise<void> {
+    const key = `${namespace}/${name}`;
     try {
-      await this.#values.commit([{ collection: COLLECTION, key: `${namespace}/${name}`, ...change }]);
+      const [revision = 0] = await this.#values.commit([{ collection: COLLECTION, key, ...change }]);
+      const known = this.#kept.get(key)?.revision ?? 0;
+      if (change.value === null) this.#kept.delete(key);
+      else if (revision > known) this.#kept.set(key, { record: change.value, revision });
+      this.onChanged(namespace, name, change.value);
     } catch (thrown) {
       if (!(thrown instanceof KoineError) || thrown.code !== "conflict") throw thrown;
       throw new AwsError(
         "ResourceConflictException",
         `The operation cannot be performed at this time. An update is in progress for resource: ${name}`,
-        {
-          status: 409,
-          cause: thrown,
-        },
+        { status: 409, cause: thrown },
       );
     }
   }

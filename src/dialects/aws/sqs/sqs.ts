@@ -23,13 +23,16 @@ const QUERY_ERRORS: Readonly<Record<string, string>> = Object.fromEntries([
   ["AccessDeniedException", "AccessDenied"],
 ]);
 
+/** What requests for queues are called on the wire, for who asks a server for messages. */
+export const queueWording = { target: "AmazonSQS", contentType: "application/x-amz-json-1.0" } as const;
+
 /** The Simple Queue Service: standard and FIFO queues, on disk before a send is answered. */
 export function createSqs(queues: Queues): Service {
   const operations = [...queueOperations(queues), ...messageOperations(queues), ...moveOperations(queues)];
   return {
     name: "sqs",
     protocols: ["json", "query"],
-    target: "AmazonSQS",
+    target: queueWording.target,
     queryVersion: "2012-11-05",
     xmlNamespace: "http://queue.amazonaws.com/doc/2012-11-05/",
     operations: new Map(operations.map((each) => [each.name, each])),

@@ -1,15 +1,16 @@
 import { z } from "zod";
 import { KoineError } from "../../../core/errors.ts";
+import type { Caller } from "../../../core/invocation.ts";
 import { limits } from "../../../core/limits.ts";
 import type { Logger, Supervise } from "../../../core/telemetry.ts";
-import { AnswerHead, type GatewayRequest } from "../../dialect.ts";
+import { AnswerHead, type GatewayRequest, type ResponseListener } from "../../dialect.ts";
 import { wholeOf } from "../../request-body.ts";
 import { readCbor, writeCbor } from "./cbor.ts";
 import { AwsError, toAwsError } from "./error.ts";
 import { readForm } from "./form.ts";
 import type { Identities, Policies } from "./identity.ts";
 import type { CallContext, Operation, OperationAnswer, Principal, Service, ServiceProtocol } from "./service.ts";
-import { readSignature, sha256, type Signature, type SignedRequest, verifySignature } from "./sigv4.ts";
+import { readSignature, sha256, type Signature, type SignedRequest, SigningKeys, verifySignature } from "./sigv4.ts";
 import { escapeXml, writeXml, type XmlValue } from "./xml.ts";
 
 export interface ServeParts {
@@ -39,6 +40,7 @@ interface Asked {
 /** Takes requests of the SDKs apart, finds out who asks, runs the operation and writes the answer in the protocol of the request. */
 export class AwsEndpoint {
   readonly #parts: ServeParts;
+  readonly #keys = new SigningKeys();
   readonly #byTarget: ReadonlyMap<string, Service>;
   readonly #byVersion: ReadonlyMap<string, Service>;
   readonly #byName: ReadonlyMap<string, Service>;
@@ -62,16 +64,25 @@ export class AwsEndpoint {
     return true;
   }
 
+  /** Who signed a request that is no call of an API. @param of the platform's own caller, and the whole body. @throws AwsError */
+  async signer(
+    request: GatewayRequest,
+    { caller, body }: { readonly caller: Caller | null; readonly body: Buffer },
+  ): Promise<Principal> {
+    const signed = signedRequest(request);
+    return await this.#identify(caller, { claim: readSignature(signed), signed, body });
+  }
+
   async #serve(request: GatewayRequest): Promise<void> {
-    const gone = new AbortController();
-    request.response.listener = { flowed: () => {}, left: () => gone.abort() };
+    const gone = new Departure();
+    request.response.listener = gone;
     let asked: Asked | null = null;
     try {
       const body = await wholeOf(request.body, limits.requestBodyBytesMax, "a call of the API");
       const signed = signedRequest(request);
       const claim = readSignature(signed);
       asked = this.#asked(request, claim, body);
-      const principal = await this.#identify(request, { claim, signed, body });
+      const principal = await this.#identify(request.caller, { claim, signed, body });
       const context: CallContext = {
         principal,
         region: claim?.region ?? DEFAULT_REGION,
@@ -79,7 +90,9 @@ export class AwsEndpoint {
         nowMs: this.#parts.nowMs(),
         request,
         body,
-        signal: gone.signal,
+        get signal() {
+          return gone.signal;
+        },
       };
       const { operation } = asked;
       const input = parse(operation, asked.input);
@@ -87,7 +100,7 @@ export class AwsEndpoint {
       const answer = await operation.run(input, context);
       if (answer !== null) respond(request, asked, answer);
     } catch (thrown) {
-      if (gone.signal.aborted) return;
+      if (gone.happened) return;
       const error = toAwsError(thrown);
       if (error.status >= 500)
         this.#parts.logger.log("error", "a call failed", {
@@ -157,7 +170,7 @@ export class AwsEndpoint {
   }
 
   async #identify(
-    request: GatewayRequest,
+    caller: Caller | null,
     {
       claim,
       signed,
@@ -165,9 +178,9 @@ export class AwsEndpoint {
     }: { readonly claim: Signature | null; readonly signed: SignedRequest; readonly body: Buffer },
   ): Promise<Principal> {
     const { identities, nowMs } = this.#parts;
-    const isLocal = request.caller !== null && !request.caller.byToken;
+    const isLocal = caller !== null && !caller.byToken;
     if (claim === null) {
-      if (isLocal && !identities.configured) return identities.local(null);
+      if ((isLocal && !identities.configured) || isOperator(caller)) return identities.local(null);
       throw new AwsError("MissingAuthenticationToken", "The request must be signed with an access key.", {
         status: 403,
       });
@@ -182,6 +195,7 @@ export class AwsEndpoint {
     verifySignature(claim, signed, {
       secretAccessKey: holder.secretAccessKey,
       bodyDigest: sha256(body),
+      keys: this.#keys,
       nowMs: nowMs(),
     });
     return holder.principal;
@@ -197,6 +211,32 @@ export class AwsEndpoint {
     });
     if (refusal !== null) throw new AwsError("AccessDeniedException", refusal, { status: 403 });
   }
+}
+
+/** That the client left; as a signal for those who ask for one, which most calls do not. */
+class Departure implements ResponseListener {
+  happened = false;
+  #controller: AbortController | null = null;
+
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.happened) this.#controller.abort();
+    }
+    return this.#controller.signal;
+  }
+
+  flowed(): void {}
+
+  left(): void {
+    this.happened = true;
+    this.#controller?.abort();
+  }
+}
+
+/** Whoever holds a token that opens everything may also act as root, unsigned: how else would the first access key be made where there are tokens? */
+function isOperator(caller: Caller | null): boolean {
+  return caller !== null && caller.byToken && caller.namespace === null && caller.rights.has("write");
 }
 
 function isForUs(request: GatewayRequest): boolean {

@@ -114,7 +114,7 @@ export function routesOf(routes: Readonly<Record<string, string>>): Service["rou
       query: [...new URLSearchParams(query)],
     };
   });
-  return (method, path, query) => {
+  const find: Service["route"] = (method, path, query) => {
     const segments = path.replace(/\/+$/, "").split("/").slice(1);
     for (const route of compiled) {
       if (route.method !== method || route.segments.length !== segments.length) continue;
@@ -124,7 +124,21 @@ export function routesOf(routes: Readonly<Record<string, string>>): Service["rou
     }
     return null;
   };
+  // Clients ask at the same few addresses again and again.
+  const recent = new Map<string, Routed | null>();
+  return (method, path, query) => {
+    if (query.size > 0) return find(method, path, query);
+    const address = `${method} ${path}`;
+    const known = recent.get(address);
+    if (known !== undefined) return known;
+    const found = find(method, path, query);
+    if (recent.size >= RECENT_MAX) recent.clear();
+    recent.set(address, found);
+    return found;
+  };
 }
+
+const RECENT_MAX = 1_000;
 
 function matched(wanted: readonly string[], given: readonly string[]): Record<string, string> | null {
   const parameters: Record<string, string> = {};

@@ -1,4 +1,4 @@
-import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { createHmac, hash, timingSafeEqual } from "node:crypto";
 import { AwsError } from "./error.ts";
 
 /** What a signature covers of an HTTP request, as it was on the wire. */
@@ -54,7 +54,12 @@ export function readSignature(request: SignedRequest): Signature | null {
 export function verifySignature(
   claim: Signature,
   request: SignedRequest,
-  context: { readonly secretAccessKey: string; readonly bodyDigest: string; readonly nowMs: number },
+  context: {
+    readonly secretAccessKey: string;
+    readonly bodyDigest: string;
+    readonly nowMs: number;
+    readonly keys?: SigningKeys;
+  },
 ): void {
   checkTime(claim, context.nowMs);
   for (const required of [
@@ -68,7 +73,8 @@ export function verifySignature(
   const canonical = canonicalRequest(claim, request, payload);
   const scope = `${claim.date}/${claim.region}/${claim.service}/aws4_request`;
   const toSign = [ALGORITHM, claim.time, scope, sha256(canonical)].join("\n");
-  const expected = createHmac("sha256", signingKey(context.secretAccessKey, claim)).update(toSign).digest();
+  const key = context.keys?.of(context.secretAccessKey, claim) ?? newSigningKey(context.secretAccessKey, claim);
+  const expected = createHmac("sha256", key).update(toSign).digest();
   const given = Buffer.from(claim.signature, "hex");
   if (given.length === expected.length && timingSafeEqual(given, expected)) return;
   throw mismatch(
@@ -76,8 +82,25 @@ export function verifySignature(
   );
 }
 
+/** Keys of a day by what they are made of, which takes four digests. */
+export class SigningKeys {
+  readonly #keys = new Map<string, Buffer>();
+
+  of(secret: string, claim: Signature): Buffer {
+    const name = `${claim.date}/${claim.region}/${claim.service}/${secret}`;
+    const known = this.#keys.get(name);
+    if (known !== undefined) return known;
+    const key = newSigningKey(secret, claim);
+    if (this.#keys.size >= SIGNING_KEYS_MAX) this.#keys.clear();
+    this.#keys.set(name, key);
+    return key;
+  }
+}
+
+const SIGNING_KEYS_MAX = 1_000;
+
 export function sha256(content: string | Uint8Array): string {
-  return createHash("sha256").update(content).digest("hex");
+  return hash("sha256", content, "hex");
 }
 
 function fromHeader(request: SignedRequest, authorization: string): Signature {
@@ -245,7 +268,7 @@ function encode(text: string): string {
   );
 }
 
-function signingKey(secret: string, { date, region, service }: Signature): Buffer {
+function newSigningKey(secret: string, { date, region, service }: Signature): Buffer {
   let key: Buffer | string = `AWS4${secret}`;
   for (const part of [date, region, service, "aws4_request"]) key = createHmac("sha256", key).update(part).digest();
   return Buffer.from(key);

@@ -9,13 +9,12 @@
  * @property {unknown} [clientContext]
  * @property {unknown} [identity]
  * @property {string} [tenantId]
+ * @property {string} [functionVersion]
+ * @property {string} [traceId]
  */
 
 /**
  * The `context` of one call, the `callback` beside it, and the promise that both settle.
- *
- * `callbackWaitsForEmptyEventLoop` is kept but changes nothing: an instance may serve several calls at a time, so that its event loop
- * says nothing about one of them. The answer goes out when the callback is called.
  *
  * @param {Call} call
  * @param {Instance} instance
@@ -40,10 +39,10 @@ export function createContext(call, instance) {
   const context = {
     callbackWaitsForEmptyEventLoop: true,
     functionName: name,
-    functionVersion: String(version),
+    functionVersion: details.functionVersion ?? process.env["AWS_LAMBDA_FUNCTION_VERSION"] ?? String(version),
     memoryLimitInMB: String(Math.round(instance.memoryBytesMax / 1_048_576)),
-    logGroupName: details.logGroupName ?? `/aws/lambda/${name}`,
-    logStreamName: details.logStreamName ?? `[${version}]`,
+    logGroupName: process.env["AWS_LAMBDA_LOG_GROUP_NAME"] ?? details.logGroupName ?? `/aws/lambda/${name}`,
+    logStreamName: details.logStreamName ?? process.env["AWS_LAMBDA_LOG_STREAM_NAME"] ?? `[${version}]`,
     clientContext: details.clientContext,
     identity: details.identity,
     invokedFunctionArn: details.invokedFunctionArn ?? arn(name, version),
@@ -79,9 +78,27 @@ function resolve(deferred, outcome) {
 }
 
 /** @param {Call} call @returns {LambdaDetails} */
-function detailsOf(call) {
-  const lambda = call.head.kind === "event" ? call.head.context?.["lambda"] : undefined;
+export function detailsOf(call) {
+  const { context } = /** @type {{ context?: Record<string, unknown> }} */ (call.head);
+  const lambda = context?.["lambda"];
   return typeof lambda === "object" && lambda !== null ? lambda : {};
+}
+
+/** The caller's trace goes on; else one begins. @param {Call} call */
+export function traceIdOf(call) {
+  const given = detailsOf(call).traceId ?? headerOf(call, "x-amzn-trace-id");
+  if (given !== undefined) return given;
+  const { id } = call.head;
+  const digits = id.replaceAll("-", "").padEnd(32, "0");
+  const seconds = Math.floor(Date.now() / 1_000).toString(16);
+  return `Root=1-${seconds}-${digits.slice(8, 32)};Parent=${digits.slice(-16)};Sampled=0`;
+}
+
+/** @param {Call} call @param {string} name in lower case */
+function headerOf({ head }, name) {
+  if (head.kind !== "http") return undefined;
+  const at = head.headers.findIndex((text, index) => index % 2 === 0 && text.toLowerCase() === name);
+  return at < 0 ? undefined : head.headers[at + 1];
 }
 
 /**

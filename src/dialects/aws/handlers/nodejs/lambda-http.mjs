@@ -50,10 +50,21 @@ export function httpEvent(head, body) {
       stage: "$default",
       time: clfTime(nowMs),
       timeEpoch: nowMs,
+      ...requestContextOf(head),
     },
     ...(body.length === 0 ? {} : { body: body.toString(isBase64Encoded ? "base64" : "utf8") }),
     isBase64Encoded,
   };
+}
+
+/**
+ * What the dialect knows of a request to an address of its own: whose API it is, and who asks.
+ * @param {HttpHead} head
+ * @returns {Record<string, unknown> | undefined}
+ */
+function requestContextOf({ context }) {
+  const lambda = /** @type {{ requestContext?: Record<string, unknown> } | undefined} */ (context?.["lambda"]);
+  return lambda?.requestContext;
 }
 
 /**

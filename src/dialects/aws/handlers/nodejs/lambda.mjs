@@ -1,5 +1,8 @@
-import { createContext } from "./lambda-context.mjs";
+import { linesBelongTo, logFailure, patchConsole } from "./lambda-console.mjs";
+import { createContext, detailsOf, traceIdOf } from "./lambda-context.mjs";
+import { startExtensions } from "./lambda-extensions.mjs";
 import { httpEvent, sendHttpResult } from "./lambda-http.mjs";
+import { emptyLoop, rememberLoop } from "./lambda-loop.mjs";
 import { STREAMING, installAwslambda, runStreaming } from "./lambda-stream.mjs";
 
 /**
@@ -22,6 +25,17 @@ export const model = "lambda";
 export function prepare(instance, { explicit }) {
   installAwslambda();
   if (explicit || instance.exportName === "handler") setVariables(instance);
+  if (!explicit) return;
+  if (process.env["AWS_LAMBDA_RUNTIME_API"] !== undefined) startExtensions();
+  rememberLoop();
+  patchConsole();
+  // Folders of layers were not there when this process looked at the variable.
+  if (process.env["NODE_PATH"] !== undefined) {
+    const loader = /** @type {{ _initPaths?: () => void }} */ (
+      /** @type {unknown} */ (process.getBuiltinModule("node:module").Module)
+    );
+    loader._initPaths?.();
+  }
 }
 
 /**
@@ -51,12 +65,22 @@ export function adapt(handler, instance) {
   return async (/** @type {Call} */ call) => {
     const body = await call.readAll();
     const { head } = call;
+    linesBelongTo(head.id, detailsOf(call).tenantId);
+    process.env["_X_AMZN_TRACE_ID"] = traceIdOf(call);
     const event = head.kind === "http" ? httpEvent(head, body) : eventOf(body, head, instance);
-    if (streaming) {
-      await runStreaming(handler, event, { call, context: createContext(call, instance).context });
-      return;
+    const created = createContext(call, instance);
+    const alone = instance.instanceConcurrency === 1;
+    let result;
+    try {
+      if (streaming) {
+        await runStreaming(handler, event, { call, context: created.context });
+        return;
+      }
+      result = await run(handler, event, { created, mayCallBack, alone });
+    } catch (thrown) {
+      logFailure(thrown);
+      throw thrown;
     }
-    const result = await run(handler, event, { created: createContext(call, instance), mayCallBack });
     if (head.kind === "http") {
       sendHttpResult(call, result, instance);
     } else {
@@ -80,7 +104,11 @@ function rehearsed(handler, instance) {
   return async (/** @type {Call} */ call) => {
     const { head } = call;
     const event = head.kind === "http" ? httpEvent(head, await call.readAll()) : null;
-    const result = await run(handler, event, { created: createContext(call, instance), mayCallBack: false });
+    const result = await run(handler, event, {
+      created: createContext(call, instance),
+      mayCallBack: false,
+      alone: false,
+    });
     sendHttpResult(call, result, instance);
   };
 }
@@ -105,14 +133,18 @@ function callsBack(handler) {
 /**
  * @param {LambdaHandler} handler
  * @param {unknown} event
- * @param {{ created: ReturnType<typeof createContext>, mayCallBack: boolean }} options
+ * @param {{ created: ReturnType<typeof createContext>, mayCallBack: boolean, alone: boolean }} options
  */
-async function run(handler, event, { created, mayCallBack }) {
-  const returned = handler(event, created.context, created.callback);
+async function run(handler, event, { created, mayCallBack, alone }) {
+  const { context } = created;
+  const returned = handler(event, context, created.callback);
   if (isThenable(returned)) return Promise.race([created.called, returned]);
   // As in Lambda, what a function without a promise returns counts only when it has no callback to answer by.
-  if (mayCallBack || created.wasCalled()) return created.called;
-  return returned;
+  if (!mayCallBack && !created.wasCalled()) return returned;
+  const result = await created.called;
+  // With other calls beside it the loop says nothing about this one.
+  if (alone && context.callbackWaitsForEmptyEventLoop) await emptyLoop();
+  return result;
 }
 
 /**

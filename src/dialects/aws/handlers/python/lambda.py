@@ -42,6 +42,10 @@ def prepare(instance, explicit):
     """Sets what module-level code of a Lambda function looks for; not for handlers that may be of another model."""
     if explicit or (instance.handler_name or "").rpartition(".")[2] in _NAMES[:2]:
         _set_variables(instance)
+    if explicit and "AWS_LAMBDA_RUNTIME_API" in os.environ:
+        _start_extensions()
+    if explicit and "AWS_LAMBDA_LOG_FORMAT" in os.environ:
+        _format_logging()
 
 
 def adapt(handler, instance):
@@ -55,6 +59,7 @@ def adapt(handler, instance):
             from asyncio import current_task
 
             invocation.on_cancel = current_task().cancel
+            _begin(invocation)
             event = _event(invocation, await invocation.read_all_async())
             result = await handler(event, Context(invocation, surroundings))
             await invocation.respond_async(*_answer(invocation, result))
@@ -62,6 +67,7 @@ def adapt(handler, instance):
         return call_async
 
     def call(invocation):
+        _begin(invocation)
         event = _event(invocation, invocation.read_all())
         result = handler(event, Context(invocation, surroundings))
         if hasattr(result, "__await__"):
@@ -69,6 +75,32 @@ def adapt(handler, instance):
         invocation.respond(*_answer(invocation, result))
 
     return call
+
+
+# The call that writes; an instance of these functions serves one at a time.
+_current = {"id": None, "tenant_id": None}
+
+
+def _begin(invocation):
+    details = _details(invocation)
+    _current["id"] = invocation.id
+    _current["tenant_id"] = details.get("tenantId")
+    os.environ["_X_AMZN_TRACE_ID"] = details.get("traceId") or _trace_id(invocation)
+
+
+def _trace_id(invocation):
+    """The caller's trace goes on; else one begins."""
+    headers = invocation.headers if invocation.kind == "http" else ()
+    for at in range(0, len(headers), 2):
+        if headers[at].lower() == "x-amzn-trace-id":
+            return headers[at + 1]
+    digits = invocation.id.replace("-", "").ljust(32, "0")
+    return "Root=1-%x-%s;Parent=%s;Sampled=0" % (int(time.time()), digits[8:32], digits[-16:])
+
+
+def _details(invocation):
+    """What the AWS dialect may add to a call."""
+    return (getattr(invocation, "context", None) or {}).get("lambda") or {}
 
 
 def _takes_two(value):
@@ -84,8 +116,7 @@ class Context:
         self._deadline_ms = invocation.deadline_ms
         self._surroundings = surroundings
         self.aws_request_id = invocation.id
-        # What the AWS dialect may add to a call.
-        self._details = ((invocation.context or {}).get("lambda") or {}) if invocation.kind == "event" else {}
+        self._details = _details(invocation)
         self.client_context = _client_context(self._details.get("clientContext"))
         identity = self._details.get("identity") or {}
         self.identity = _Object(
@@ -95,10 +126,10 @@ class Context:
         self.tenant_id = self._details.get("tenantId")
 
     function_name = property(lambda self: self._surroundings.function_name)
-    function_version = property(lambda self: self._surroundings.function_version)
+    function_version = property(lambda self: self._told("functionVersion", self._surroundings.function_version))
     invoked_function_arn = property(lambda self: self._told("invokedFunctionArn", self._surroundings.invoked_function_arn))
     memory_limit_in_mb = property(lambda self: self._surroundings.memory_limit_in_mb)
-    log_group_name = property(lambda self: self._told("logGroupName", self._surroundings.log_group_name))
+    log_group_name = property(lambda self: self._surroundings.log_group_name)
     log_stream_name = property(lambda self: self._told("logStreamName", self._surroundings.log_stream_name))
 
     def get_remaining_time_in_millis(self):
@@ -118,7 +149,7 @@ class _Surroundings:
         function = instance.function
         region = os.environ.get("AWS_REGION") or "us-east-1"
         self.function_name = function["name"]
-        self.function_version = str(function["version"])
+        self.function_version = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION") or str(function["version"])
         # AWS gives Python a str here.
         self.memory_limit_in_mb = str(instance.memory_bytes_max // (1024 * 1024))
         self.invoked_function_arn = "arn:aws:lambda:%s:%s:function:%s:%s" % (
@@ -144,6 +175,132 @@ def _set_variables(instance):
         ("_HANDLER", instance.handler),
     ):
         os.environ.setdefault(name, value)
+
+
+_EXTENSIONS = "/opt/extensions"
+# What the platform gives an instance to end is a little more.
+_EXTENSIONS_END_S = 1.2
+
+
+def _start_extensions():
+    """Starts the programs that layers brought beside this one; when it ends they end first."""
+    if not os.path.isdir(_EXTENSIONS):
+        return
+    import atexit
+    from subprocess import DEVNULL, Popen, TimeoutExpired
+
+    files = [os.path.join(_EXTENSIONS, name) for name in sorted(os.listdir(_EXTENSIONS))]
+    programs = [Popen([file], stdin=DEVNULL) for file in files if os.path.isfile(file) and os.access(file, os.X_OK)]
+
+    def wait():
+        until = time.monotonic() + _EXTENSIONS_END_S
+        for program in programs:
+            try:
+                program.wait(max(0, until - time.monotonic()))
+            except TimeoutExpired:
+                return
+
+    if programs:
+        atexit.register(wait)
+
+
+def _format_logging():
+    """Has the root logger write lines as Lambda's runtime does, from the moment that `logging` is there: to import it takes long for those who do not."""
+    import sys
+
+    if "logging" in sys.modules:
+        _add_log_handler()
+    else:
+        sys.meta_path.insert(0, _LoggingFinder())
+
+
+class _LoggingFinder:
+    def find_spec(self, name, path=None, target=None):
+        import sys
+
+        if name != "logging":
+            return None
+        sys.meta_path.remove(self)
+        from importlib.util import find_spec
+
+        spec = find_spec(name)
+        execute = spec.loader.exec_module
+
+        def execute_and_add(module):
+            del spec.loader.exec_module
+            execute(module)
+            _add_log_handler()
+
+        spec.loader.exec_module = execute_and_add
+        return spec
+
+
+_SEVERITIES = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40, "FATAL": 50}
+
+
+def _add_log_handler():
+    import logging
+
+    is_json = os.environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON"
+
+    class LambdaHandler(logging.Handler):
+        def emit(self, record):
+            import sys
+
+            sys.stdout.write(self.format(record))
+
+    class TextFormatter(logging.Formatter):
+        converter = time.gmtime
+
+        def format(self, record):
+            record.aws_request_id = _current["id"]
+            return logging.Formatter.format(self, record)
+
+    class JsonFormatter(logging.Formatter):
+        def format(self, record):
+            return _json_line(record) + "\n"
+
+    handler = LambdaHandler()
+    if is_json:
+        handler.setFormatter(JsonFormatter())
+        logging.root.setLevel(_SEVERITIES.get(os.environ.get("AWS_LAMBDA_LOG_LEVEL", ""), logging.INFO))
+    else:
+        form = "[%(levelname)s]\t%(asctime)s.%(msecs)dZ\t%(aws_request_id)s\t%(message)s\n"
+        handler.setFormatter(TextFormatter(form, "%Y-%m-%dT%H:%M:%S"))
+    logging.root.addHandler(handler)
+
+
+_RECORD_FIELDS = frozenset(
+    "name msg args levelname levelno pathname filename module exc_info exc_text stack_info lineno funcName created msecs "
+    "relativeCreated thread threadName processName process taskName message asctime".split()
+)
+
+
+def _json_line(record):
+    line = {
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+        "level": record.levelname,
+        "message": record.getMessage(),
+        "logger": record.name,
+    }
+    if record.exc_info and record.exc_info[0] is not None:
+        from traceback import format_tb
+
+        kind, thrown, trace = record.exc_info
+        line["errorType"] = kind.__name__
+        line["errorMessage"] = str(thrown)
+        line["stackTrace"] = format_tb(trace)
+        line["location"] = "%s:%s:%d" % (record.pathname, record.funcName, record.lineno)
+    if record.stack_info:
+        line["stackTrace"] = record.stack_info
+    if _current["id"] is not None:
+        line["requestId"] = _current["id"]
+    if _current["tenant_id"] is not None:
+        line["tenantId"] = _current["tenant_id"]
+    for name, value in record.__dict__.items():
+        if name not in _RECORD_FIELDS and name not in line:
+            line[name] = value
+    return JSONEncoder(ensure_ascii=False, default=str).encode(line)
 
 
 class _Object:
@@ -205,6 +362,8 @@ def _gateway_event(invocation, body):
         },
         "isBase64Encoded": False,
     }
+    # What the dialect knows of a request to an address of its own: whose API it is, and who asks.
+    event["requestContext"].update(((invocation.context or {}).get("lambda") or {}).get("requestContext") or {})
     if cookies:
         event["cookies"] = cookies
     if query:

@@ -3,6 +3,7 @@ import { type CallContext, type Operation, operation } from "../../wire/service.
 import { configurationMembers, configurationOf, configurationShape } from "../configuration.ts";
 import type { Found, LambdaFunctions } from "../functions.ts";
 import { parseFunctionName } from "../names.ts";
+import type { Outcomes } from "../outcomes.ts";
 import { LATEST, type LambdaRecord, type Snapshot } from "../records.ts";
 import { flag, one, page, paged, qualified, resourceOf, revisionId, tagsSchema } from "./inputs.ts";
 
@@ -17,8 +18,12 @@ const code = z.object({
 /** The address at which the archive of a code package can be fetched for a while, by whoever knows it. */
 export type CodeLocation = (digest: string, context: CallContext) => string;
 
-export function functionOperations(functions: LambdaFunctions, locate: CodeLocation): readonly Operation[] {
-  return [...changing(functions), ...reading(functions, locate)];
+export function functionOperations(
+  functions: LambdaFunctions,
+  outcomes: Outcomes,
+  locate: CodeLocation,
+): readonly Operation[] {
+  return [...changing(functions, outcomes), ...reading(functions, locate)];
 }
 
 export function shapeOf(
@@ -32,7 +37,9 @@ export function shapeOf(
   });
 }
 
-function changing(functions: LambdaFunctions): readonly Operation[] {
+const deadLetters = { member: "TargetArn", functions: false };
+
+function changing(functions: LambdaFunctions, outcomes: Outcomes): readonly Operation[] {
   const publishNow = async (found: Found, context: CallContext): Promise<Snapshot> =>
     await functions.publish(found, { description: undefined, codeSha256: undefined, revisionId: undefined }, context);
   return [
@@ -54,6 +61,7 @@ function changing(functions: LambdaFunctions): readonly Operation[] {
       },
       async (input, context) => {
         const name = parseFunctionName(input.FunctionName, undefined, context);
+        outcomes.check(name.namespace, input.DeadLetterConfig?.TargetArn, deadLetters);
         const record = await functions.create(
           name,
           { configuration: configurationOf(input), code: input.Code, tags: input.Tags ?? {} },
@@ -113,6 +121,7 @@ function changing(functions: LambdaFunctions): readonly Operation[] {
       },
       async (input, context) => {
         const found = await functions.find(parseFunctionName(input.FunctionName, undefined, context), context);
+        outcomes.check(found.name.namespace, input.DeadLetterConfig?.TargetArn, deadLetters);
         const record = await functions.update(found, { configuration: input, revisionId: input.RevisionId }, context);
         return { body: shapeOf(found, record.latest, { region: context.region, qualified: false, pending: "update" }) };
       },
@@ -200,7 +209,7 @@ function reading(functions: LambdaFunctions, locate: CodeLocation): readonly Ope
         const { items, next } = paged(names, input, (name) => name);
         const shown: unknown[] = [];
         for (const name of items) {
-          const record = await functions.record({ namespace, name });
+          const record = functions.record({ namespace, name });
           if (record === null) continue;
           for (const snapshot of versionsOf(record, input.FunctionVersion === "ALL"))
             shown.push(
@@ -236,7 +245,7 @@ function reading(functions: LambdaFunctions, locate: CodeLocation): readonly Ope
         let codeBytes = 0;
         let reserved = 0;
         for (const { record } of own) {
-          const kept = await functions.records.find(record.namespace, record.name);
+          const kept = functions.records.find(record.namespace, record.name);
           codeBytes += [kept?.latest, ...(kept?.published ?? [])].reduce(
             (sum, each) => sum + (each?.code.size ?? 0),
             0,

@@ -14,6 +14,7 @@ import { type CallContext, type Operation, operation } from "../../wire/service.
 import { eventStreamMessage } from "../eventstream.ts";
 import { arnOfFound, type Found, type LambdaFunctions, refOf } from "../functions.ts";
 import { functionArn, parseFunctionName } from "../names.ts";
+import type { Outcomes } from "../outcomes.ts";
 import type { Snapshot } from "../records.ts";
 import { qualified, resourceOf } from "./inputs.ts";
 
@@ -23,7 +24,7 @@ const LOG_TAIL_BYTES = 4 * 1024;
 const LOG_LINES_MAX = 10_000;
 const EVENT_STREAM = "application/vnd.amazon.eventstream";
 
-export function invokeOperations(functions: LambdaFunctions): readonly Operation[] {
+export function invokeOperations(functions: LambdaFunctions, outcomes: Outcomes): readonly Operation[] {
   return [
     operation(
       "Invoke",
@@ -35,7 +36,7 @@ export function invokeOperations(functions: LambdaFunctions): readonly Operation
           case "RequestResponse":
             return await invokeNow(functions, found, context);
           case "Event":
-            return await invokeLater(functions, found, context);
+            return await invokeLater(functions, outcomes, { found, context });
           case "DryRun":
             return { status: 204, body: null };
           default:
@@ -48,7 +49,7 @@ export function invokeOperations(functions: LambdaFunctions): readonly Operation
       { action: "lambda:InvokeAsync", input: z.object({ FunctionName: z.string() }), resource: resourceOf },
       async (input, context) => {
         const found = await functions.find(parseFunctionName(input.FunctionName, undefined, context), context);
-        await invokeLater(functions, found, context);
+        await invokeLater(functions, outcomes, { found, context });
         return { status: 202, body: { Status: 202 } };
       },
     ),
@@ -109,6 +110,7 @@ function invocationOf(
     receivedAtMs: request.receivedAtMs,
     body,
     bodyComplete: true,
+    impatient: !isAsync,
   };
 }
 
@@ -137,11 +139,12 @@ function traceOf(header: string | undefined): { readonly traceId?: string } {
 
 async function invokeLater(
   functions: LambdaFunctions,
-  found: Found,
-  context: CallContext,
+  outcomes: Outcomes,
+  { found, context }: { readonly found: Found; readonly context: CallContext },
 ): Promise<{ status: number; body: null }> {
   const chosen = chooseVersion(found, Math.random());
-  await functions.platform.enqueue(invocationOf(found, chosen, { context, mode: "async" }));
+  const invocation = invocationOf(found, chosen, { context, mode: "async" });
+  await functions.platform.enqueue(invocation, outcomes.options(found, chosen, context.region));
   return { status: 202, body: null };
 }
 
@@ -153,7 +156,7 @@ async function invokeNow(functions: LambdaFunctions, found: Found, context: Call
   const answer = new WholeAnswer(PAYLOAD_BYTES_MAX);
   const { outcome } = await answer.of((responder) => {
     const exchange = functions.platform.invoke(invocation, version, responder);
-    context.signal.addEventListener("abort", () => exchange.cancel(), { once: true });
+    request.response.listener = { flowed: () => {}, left: () => exchange.cancel() };
     return exchange;
   });
   if (outcome.kind === "rejected") throw throttled(outcome.error);
@@ -275,6 +278,7 @@ export async function runEvent(
         receivedAtMs: platform.parts.clock.nowMs(),
         body: of.payload,
         bodyComplete: true,
+        impatient: true,
       },
       version,
       responder,
@@ -363,8 +367,12 @@ export function errorPayload(
     };
   }
   if (error.cause !== undefined) {
-    const { type, message, stack } = error.cause;
-    return { errorType: type, errorMessage: message, ...(stack === undefined ? {} : traceShape(type, stack)) };
+    const { type, message, stack, told } = error.cause;
+    if (told !== undefined) return { errorType: type, errorMessage: message, ...(JSON.parse(told) as object) };
+    const shape = traceShape(stack);
+    return "trace" in shape
+      ? { errorType: type, errorMessage: message, ...shape }
+      : { errorMessage: message, errorType: type, requestId, ...shape };
   }
   switch (error.code) {
     case "function-exited":
@@ -386,11 +394,19 @@ export function errorPayload(
   }
 }
 
-/** Node's runtime tells a stack as `trace`, Python's as `stackTrace`. */
-function traceShape(type: string, stack: string): Record<string, unknown> {
-  const lines = stack.split("\n");
-  if (!stack.startsWith("Traceback")) return { trace: lines.map((line, index) => (index === 0 ? line : line)) };
-  return { stackTrace: lines.slice(1).filter((line) => !line.startsWith(`${type}:`)) };
+/** Node's runtime tells a stack as `trace`, Python's as `stackTrace` of frames. */
+function traceShape(stack: string | undefined): Record<string, unknown> {
+  if (stack === undefined) return { trace: [] };
+  if (!stack.startsWith("Traceback")) return { trace: stack.split("\n") };
+  // Of errors that led to each other the last is the one that came out.
+  const [, ...lines] = stack.slice(stack.lastIndexOf("Traceback (most recent call last):")).split("\n");
+  const frames: string[] = [];
+  for (const line of lines) {
+    if (line.startsWith('  File "')) frames.push(`${line}\n`);
+    else if (line.startsWith("    ")) frames.push(`${frames.pop() ?? ""}${line}\n`);
+    else break;
+  }
+  return { stackTrace: frames };
 }
 
 async function logTail(functions: LambdaFunctions, found: Found, activationId: string): Promise<string> {

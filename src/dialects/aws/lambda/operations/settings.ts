@@ -1,18 +1,18 @@
 import { z } from "zod";
 import { AwsError } from "../../wire/error.ts";
 import { type CallContext, type Operation, operation } from "../../wire/service.ts";
-import { arnOfFound, type Found, type LambdaFunctions } from "../functions.ts";
+import { arnOfFound, type Found, type LambdaFunctions, refOf } from "../functions.ts";
 import { functionArn, invalid, parseFunctionName } from "../names.ts";
-import { LATEST, type LambdaRecord } from "../records.ts";
+import type { Outcomes } from "../outcomes.ts";
+import { LATEST } from "../records.ts";
 import { one, page, paged, qualified, qualifier, resourceOf, tagsSchema } from "./inputs.ts";
 import { parseArn } from "../../account.ts";
 
 /** Settings that functions have beside their code and configuration. */
-export function settingOperations(functions: LambdaFunctions): readonly Operation[] {
+export function settingOperations(functions: LambdaFunctions, outcomes: Outcomes): readonly Operation[] {
   return [
     ...concurrency(functions),
-    ...provisioned(functions),
-    ...eventInvoke(functions),
+    ...eventInvoke(functions, outcomes),
     ...tagging(functions),
     ...storedOnly(functions),
   ];
@@ -27,8 +27,8 @@ async function find(functions: LambdaFunctions, input: Named, context: CallConte
 function concurrency(functions: LambdaFunctions): readonly Operation[] {
   const set = async (input: Named, context: CallContext, count: number | null): Promise<void> => {
     const found = await find(functions, input, context);
-    const record = await functions.change(found, (before) => ({ ...before, reservedConcurrency: count }));
-    await functions.redeploy({ ...found, record }, context);
+    await functions.change(found, (before) => ({ ...before, reservedConcurrency: count }));
+    await functions.platform.reserveConcurrency(refOf(found.name), count ?? undefined);
   };
   return [
     operation(
@@ -62,83 +62,6 @@ function concurrency(functions: LambdaFunctions): readonly Operation[] {
   ];
 }
 
-function provisioned(functions: LambdaFunctions): readonly Operation[] {
-  const withQualifier = one.extend({ Qualifier: z.string().min(1).max(128) });
-  const shape = ({ count, modifiedAtMs }: LambdaRecord["provisioned"][string]) => ({
-    RequestedProvisionedConcurrentExecutions: count,
-    AvailableProvisionedConcurrentExecutions: count,
-    AllocatedProvisionedConcurrentExecutions: count,
-    Status: "READY",
-    LastModified: new Date(modifiedAtMs).toISOString().replace("Z", "+0000"),
-  });
-  const missing = new AwsError(
-    "ProvisionedConcurrencyConfigNotFoundException",
-    "No Provisioned Concurrency Config found for this function",
-    {
-      status: 404,
-    },
-  );
-  return [
-    operation(
-      "PutProvisionedConcurrencyConfig",
-      {
-        action: "lambda:PutProvisionedConcurrencyConfig",
-        input: withQualifier.extend({ ProvisionedConcurrentExecutions: z.int().min(1) }),
-        resource: resourceOf,
-      },
-      async (input, context) => {
-        if (input.Qualifier === LATEST)
-          throw invalid("Provisioned Concurrency Configs cannot be applied to unpublished function versions.");
-        const found = await find(functions, input, context);
-        const entry = { count: input.ProvisionedConcurrentExecutions, modifiedAtMs: context.nowMs };
-        await functions.change(found, (before) => ({
-          ...before,
-          provisioned: { ...before.provisioned, [input.Qualifier]: entry },
-        }));
-        return {
-          status: 202,
-          body: { ...shape(entry), AvailableProvisionedConcurrentExecutions: 0, Status: "IN_PROGRESS" },
-        };
-      },
-    ),
-    operation(
-      "GetProvisionedConcurrencyConfig",
-      { action: "lambda:GetProvisionedConcurrencyConfig", input: withQualifier, resource: resourceOf },
-      async (input, context) => {
-        const entry = (await find(functions, input, context)).record.provisioned[input.Qualifier];
-        if (entry === undefined) throw missing;
-        return { body: shape(entry) };
-      },
-    ),
-    operation(
-      "DeleteProvisionedConcurrencyConfig",
-      { action: "lambda:DeleteProvisionedConcurrencyConfig", input: withQualifier, resource: resourceOf },
-      async (input, context) => {
-        const found = await find(functions, input, context);
-        await functions.change(found, ({ provisioned: { [input.Qualifier]: _gone, ...kept }, ...before }) => ({
-          ...before,
-          provisioned: kept,
-        }));
-        return { status: 204, body: null };
-      },
-    ),
-    operation(
-      "ListProvisionedConcurrencyConfigs",
-      { action: "lambda:ListProvisionedConcurrencyConfigs", input: one.extend(page), resource: resourceOf },
-      async (input, context) => {
-        const found = await find(functions, input, context);
-        const { items, next } = paged(Object.entries(found.record.provisioned), input, ([key]) => key);
-        const { namespace, name } = found.name;
-        const told = items.map(([key, entry]) => ({
-          FunctionArn: functionArn(namespace, name, { region: context.region, qualifier: key }),
-          ...shape(entry),
-        }));
-        return { body: { ProvisionedConcurrencyConfigs: told, ...next } };
-      },
-    ),
-  ];
-}
-
 const destination = z.object({ Destination: z.string().max(350).optional() });
 const invokeSettings = {
   MaximumRetryAttempts: z.int().min(0).max(2).optional(),
@@ -146,7 +69,7 @@ const invokeSettings = {
   DestinationConfig: z.object({ OnSuccess: destination.optional(), OnFailure: destination.optional() }).optional(),
 };
 
-function eventInvoke(functions: LambdaFunctions): readonly Operation[] {
+function eventInvoke(functions: LambdaFunctions, outcomes: Outcomes): readonly Operation[] {
   const input = qualified.extend(invokeSettings);
   const settingsOf = (given: z.output<typeof input>) =>
     Object.fromEntries(
@@ -171,6 +94,10 @@ function eventInvoke(functions: LambdaFunctions): readonly Operation[] {
   const put = async (given: z.output<typeof input>, context: CallContext, keep: boolean) => {
     const found = await find(functions, given, context);
     const key = found.name.qualifier ?? LATEST;
+    for (const side of ["OnSuccess", "OnFailure"] as const) {
+      const of = { member: `${side} destination`, functions: true };
+      outcomes.check(found.name.namespace, given.DestinationConfig?.[side]?.Destination, of);
+    }
     if (keep) shape(found, context.region, key);
     const record = await functions.change(found, (before) => ({
       ...before,

@@ -113,6 +113,9 @@ function receiving(open: Open): readonly Operation[] {
           waitMs: (input.WaitTimeSeconds ?? receiveWaitSeconds) * 1_000,
           signal: context.signal,
         });
+        // Nobody is there to take them any more: others need not wait until they become visible by themselves.
+        if (context.signal.aborted)
+          await Promise.all(received.map(({ receiptHandle }) => messages.changeVisibility(receiptHandle, 0)));
         const system = [...input.AttributeNames, ...input.MessageSystemAttributeNames];
         if (received.length === 0) return { body: {} };
         return { body: { Messages: received.map((each) => receivedShape(each, system, input.MessageAttributeNames)) } };

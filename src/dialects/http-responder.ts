@@ -1,15 +1,8 @@
-import { invocationHeaders } from "../../core/api.ts";
-import { errorTable, type KoineError } from "../../core/errors.ts";
-import type {
-  Exchange,
-  InvocationFigures,
-  Outcome,
-  Responder,
-  ResponseHead,
-  StartKind,
-} from "../../core/invocation.ts";
-import { AnswerHead, type GatewayRequest, type GatewayResponse, type ResponseListener } from "../dialect.ts";
-import { respondError, respondErrorReport } from "../respond.ts";
+import { invocationHeaders } from "../core/api.ts";
+import { errorTable, type KoineError } from "../core/errors.ts";
+import type { Exchange, InvocationFigures, Outcome, Responder, ResponseHead, StartKind } from "../core/invocation.ts";
+import { AnswerHead, type GatewayRequest, type GatewayResponse, type ResponseListener } from "./dialect.ts";
+import { respondError, respondErrorReport } from "./respond.ts";
 
 /** Headers that belong to one connection or to the platform, never to a function's answer. */
 const NOT_FORWARDED = new Set([
@@ -73,6 +66,8 @@ export class HttpResponder implements Responder, ResponseListener {
   exchange: Exchange | null = null;
   /** Called when the instance can take more of the request's body. */
   onDrained: (() => void) | null = null;
+  /** Answers, in the words of a dialect, for a function that failed before a part of its answer was sent; null: in the platform's own. */
+  onFailed: ((outcome: Exclude<Outcome, { kind: "succeeded" }>) => void) | null = null;
   /** Called when the connection has switched to the protocol that the request asked for. */
   onSwitched: (() => void) | null = null;
   readonly #request: GatewayRequest;
@@ -131,6 +126,10 @@ export class HttpResponder implements Responder, ResponseListener {
     this.#ended = true;
     if (this.#began) {
       this.#response.abort();
+      return;
+    }
+    if (this.onFailed !== null) {
+      this.onFailed(outcome);
       return;
     }
     const start = figures.cold ? "cold" : "warm";
