@@ -13,14 +13,16 @@ import { limits } from "./core/limits.ts";
 import type { NetworkAccess } from "./core/network.ts";
 import { type Logger, type Supervise, Telemetry } from "./core/telemetry.ts";
 import { awsAdapters, createAwsDialect } from "./dialects/aws/aws.ts";
+import { isFunctionUrl } from "./dialects/aws/lambda/url-host.ts";
 import { runtimeApiWording } from "./dialects/aws/runtime-api.ts";
-import type { CallDialect, Dialect, HandlerAdapters } from "./dialects/dialect.ts";
+import { queueWording } from "./dialects/aws/sqs/sqs.ts";
+import type { CallDialect, Dialect, HandlerAdapters, InstanceSurroundings, Surroundings } from "./dialects/dialect.ts";
 import type { CallsPlatform } from "./dialects/native/calls.ts";
 import { createNativeCalls, createNativeDialect, nativeAdapters } from "./dialects/native/native.ts";
 import { Engine } from "./engine/engine.ts";
 import { Engines, type EnginesOptions } from "./engines/engines.ts";
 import { packOpening } from "./opening.ts";
-import type { Agent, EngineParts, PreparedVersion } from "./engine/parts.ts";
+import type { Agent, EngineParts, InsideOpening, PreparedVersion } from "./engine/parts.ts";
 import { requireNetwork } from "./engine/recipe.ts";
 import { Access } from "./gateway/access.ts";
 import { Gateway } from "./gateway/gateway.ts";
@@ -45,6 +47,7 @@ import { createStdioProtocol } from "./protocols/stdio.ts";
 import { Dispatcher } from "./queue/dispatcher.ts";
 import { createCustomRuntime } from "./runtimes/custom.ts";
 import { createImageRuntime } from "./runtimes/image.ts";
+import { createJavaRuntime } from "./runtimes/java.ts";
 import { createNodeRuntime } from "./runtimes/nodejs.ts";
 import { createPythonRuntime } from "./runtimes/python.ts";
 import { insidePaths, type Runtime } from "./runtimes/runtime.ts";
@@ -52,14 +55,24 @@ import { type Containers, openContainers } from "./sandbox/container/driver.ts";
 import { openNoneDriver } from "./sandbox/none/driver.ts";
 import { openProcessDriver } from "./sandbox/process/driver.ts";
 import type { Images } from "./sandbox/images.ts";
-import { type IsolationFact, isReachable, type Sandbox, type SandboxDriver } from "./sandbox/sandbox.ts";
+import type { IsolationFact, SandboxDriver } from "./sandbox/sandbox.ts";
 import { openFileBlobs } from "./store/files.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
 import type { Store } from "./store/store.ts";
 import { openVault } from "./store/vault.ts";
+import { createBucketKind } from "./triggers/bucket.ts";
+import { createBucketWebhookKind } from "./triggers/bucket-webhook.ts";
 import { createCloudEventsKind } from "./triggers/cloudevents.ts";
 import { createFilesKind } from "./triggers/files.ts";
+import { createJetStreamKind } from "./triggers/jetstream.ts";
+import { createKafkaKind } from "./triggers/kafka.ts";
+import { createMqttKind } from "./triggers/mqtt.ts";
+import { createNatsKind } from "./triggers/nats.ts";
+import { createPostgresKinds } from "./triggers/postgres.ts";
+import { createRabbitMqKind } from "./triggers/rabbitmq.ts";
+import { createRedisKinds } from "./triggers/redis.ts";
 import { createScheduleKind } from "./triggers/schedule.ts";
+import { createSqsKind } from "./triggers/sqs.ts";
 import { createTopicKind } from "./triggers/topic.ts";
 import type { TriggerKind } from "./triggers/trigger.ts";
 import { createWebhookKind } from "./triggers/webhook.ts";
@@ -139,14 +152,22 @@ export async function compose(base: Base): Promise<Composition> {
   const { images } = containers;
   const prepareCode = codePreparer({ packages, runtimes, images, secrets });
   const codeCacheOf = (version: Version): string | null => codeCaches.find(version);
-  const prepareVersion = versionPreparer({ prepareCode, secrets, images, codeCacheOf });
+  // Dialects need the platform, and the platform what they give to functions.
+  const dialectsByName = new Map<string, Dialect>();
+  const surroundingsOf = ({ spec }: Version): Surroundings | undefined =>
+    dialectsByName.get(spec.dialect)?.surroundings;
+  const prepareVersion = versionPreparer({ prepareCode, secrets, images, codeCacheOf, surroundingsOf });
   const protocols = openProtocols();
   const engines =
     config.engines === 1 ? null : openEngines(base, { catalogue, secrets, journal, prepareVersion, telemetry });
   const inside: { gateway: InsideGateway | null } = { gateway: null };
   const first = new Engine({
     ...engineParts(base, { driver, imageDriver: containers.driver, runtimes, telemetry }),
-    openInside: (version, sandbox) => openInside(version, sandbox, { secrets, gateway: inside.gateway, supervise }),
+    openInside: (version, instanceId) =>
+      openInside(version, surroundingsOf(version)?.open(version, instanceId) ?? null, {
+        secrets,
+        gateway: inside.gateway,
+      }),
     sharing: engines?.sharing ?? null,
     prepareVersion,
     keepCodeCache: (version, files) => codeCaches.keep(version, files),
@@ -183,6 +204,7 @@ export async function compose(base: Base): Promise<Composition> {
     protocols: new Set([...protocols.values()].flatMap(({ name, program }) => (program === undefined ? [] : [name]))),
     models: (language) => ADAPTERS.flatMap(({ adapters }) => adapters.models[language] ?? []),
   };
+  for (const { record } of catalogue.all()) engine.limit(record, record.reservedConcurrency);
   const platform = new Platform(parts);
   await platform.triggers.load();
   const dispatcher = startDispatcher(platform);
@@ -202,8 +224,18 @@ export async function compose(base: Base): Promise<Composition> {
   const openapi = (): Readonly<Record<string, unknown>> => native.openapi?.() ?? {};
   const routing = engines?.routing(callDialects(platform)) ?? {};
   const dialects = [native, aws];
+  for (const dialect of dialects) dialectsByName.set(dialect.name, dialect);
   inside.gateway = opened.adopt(new InsideGateway({ dialects: [native], limits, supervise }), (gate) => gate.close());
-  const gateway = new Gateway({ access, dialects, telemetry, logger, limits, openapi, ...routing });
+  const gateway = new Gateway({
+    access,
+    dialects,
+    telemetry,
+    logger,
+    limits,
+    openapi,
+    elsewhere: isElsewhere,
+    ...routing,
+  });
   engines?.answerBy((request) => gateway.passedOn(request));
   const stopRetention = keepRetention(platform);
   const containersSwept = sweepContainers(config, containers).catch((thrown: unknown) =>
@@ -275,9 +307,12 @@ function partOf(count: number, { engines }: Config): number {
   return Math.ceil(count / engines);
 }
 
+/** Whether everything at the host of a request is a dialect's, whatever the path. */
+export const isElsewhere = isFunctionUrl;
+
 /** Dialects' calls of functions, which every engine answers by itself. */
 export function callDialects(platform: CallsPlatform): readonly CallDialect[] {
-  return [createNativeCalls(platform)];
+  return [createNativeCalls(platform, isElsewhere)];
 }
 
 function sparesMaxIn(memoryBudgetBytes: number): number {
@@ -428,19 +463,17 @@ function openProtocols(): ReadonlyMap<string, Protocol> {
   return new Map(all.map((protocol) => [protocol.name, protocol]));
 }
 
-/** Gives an instance a port of its own to ask the platform, and what proves that it is the one; both end with the sandbox. */
-async function openInside(
+/**
+ * Gives an instance what its dialect has for it, and a port of its own to ask the platform: with what proves that it is the one, where it is
+ * allowed to.
+ */
+function openInside(
   version: Version,
-  sandbox: Sandbox,
-  parts: { readonly secrets: Secrets; readonly gateway: InsideGateway | null; readonly supervise: Supervise },
-): Promise<Readonly<Record<string, string>>> {
-  const { secrets, gateway, supervise } = parts;
-  if (gateway === null || !isReachable(sandbox))
-    throw new KoineError("not-supported", {
-      what: "Asking the platform from inside",
-      remedy: "Deploy it without --allow.",
-    });
+  surroundings: InstanceSurroundings | null,
+  { secrets, gateway }: { readonly secrets: Secrets; readonly gateway: InsideGateway | null },
+): InsideOpening | null {
   const { namespace, spec } = version;
+  if (gateway === null || (surroundings === null && spec.allow === undefined)) return null;
   const grant: InsideGrant = {
     token: randomBytes(32).toString("base64url"),
     subject: `function:${formatFunctionRef(version)}`,
@@ -450,15 +483,26 @@ async function openInside(
       if (!spec.secrets.includes(name)) throw new KoineError("secret-not-found", { name, namespace });
       return (await secrets.open(namespace, [name]))[name] ?? "";
     },
+    dialect: surroundings === null ? null : (request) => surroundings.handle(request),
     revoked: false,
   };
-  const inside = await sandbox.listen(0, (connection) => gateway.serve(connection, grant));
-  const ended = sandbox.ended.then(async () => {
-    grant.revoked = true;
-    await inside[Symbol.asyncDispose]();
-  });
-  supervise("close the port of an instance", ended);
-  return { KOINE_API: `http://127.0.0.1:${inside.port}`, KOINE_TOKEN: grant.token, KOINE_NAMESPACE: namespace };
+  return {
+    serve: (connection) => gateway.serve(connection, grant),
+    environment: (port) => {
+      const url = port === null ? null : `http://127.0.0.1:${port}`;
+      const ofDialect = surroundings?.environment(url) ?? {};
+      if (spec.allow === undefined) return ofDialect;
+      if (url === null) {
+        const remedy = "Deploy it without --allow.";
+        throw new KoineError("not-supported", { what: "Asking the platform from inside", remedy });
+      }
+      return { ...ofDialect, KOINE_API: url, KOINE_TOKEN: grant.token, KOINE_NAMESPACE: namespace };
+    },
+    watch: surroundings?.watch ?? null,
+    close: () => {
+      grant.revoked = true;
+    },
+  };
 }
 
 function triggerKinds(
@@ -476,6 +520,16 @@ function triggerKinds(
     createCloudEventsKind(),
     createTopicKind(),
     createFilesKind(triggerFolders),
+    createKafkaKind(),
+    createNatsKind(),
+    createJetStreamKind(),
+    createRabbitMqKind(),
+    createMqttKind(),
+    ...createRedisKinds(),
+    ...createPostgresKinds(),
+    createSqsKind(queueWording),
+    createBucketKind(),
+    createBucketWebhookKind(),
   ];
   return new Map(all.map((kind) => [kind.name, kind]));
 }
@@ -503,6 +557,9 @@ export function openRuntimes(dataDirectory: string, config: Config): ReadonlyMap
     node("nodejs24.x"),
     node("nodejs22.x"),
     python,
+    createJavaRuntime({ name: "java17" }),
+    createJavaRuntime({ name: "java21" }),
+    createJavaRuntime({ name: "java25" }),
     createCustomRuntime(),
     createImageRuntime(),
   ];
@@ -607,21 +664,25 @@ function versionPreparer({
   secrets,
   images,
   codeCacheOf,
+  surroundingsOf,
 }: {
   readonly images: Images;
   readonly prepareCode: PlatformParts["prepareCode"];
   readonly secrets: Secrets;
   codeCacheOf(version: Version): string | null;
+  surroundingsOf(version: Version): Surroundings | undefined;
 }): ConstructorParameters<typeof Engine>[0]["prepareVersion"] {
   const kept = new WeakMap<Version, { readonly prepared: PreparedVersion; readonly secretChanges: number }>();
   const prepare = async (version: Version, signal: AbortSignal): Promise<PreparedVersion> => {
     const secretChanges = secrets.changes;
-    const [codeFolder, opened] = await Promise.all([
+    const [codeFolder, opened, beside] = await Promise.all([
       prepareCode(version, { signal }),
       secrets.open(version.namespace, version.spec.secrets),
+      surroundingsOf(version)?.prepare(version, signal),
     ]);
-    const environment = { ...version.spec.environment, ...opened };
-    const prepared = { codeFolder, environment, codeCacheFolder: codeCacheOf(version) };
+    const environment = { ...beside?.environment, ...version.spec.environment, ...opened };
+    const mounts = beside?.mounts ?? [];
+    const prepared = { codeFolder, environment, codeCacheFolder: codeCacheOf(version), mounts };
     kept.set(version, { prepared, secretChanges });
     return prepared;
   };
@@ -632,7 +693,9 @@ function versionPreparer({
     const { image } = version.spec;
     const isThere =
       image === undefined
-        ? statSync(found.prepared.codeFolder, { throwIfNoEntry: false }) !== undefined
+        ? [found.prepared.codeFolder, ...(found.prepared.mounts ?? []).map(({ source }) => source)].every(
+            (folder) => statSync(folder, { throwIfNoEntry: false }) !== undefined,
+          )
         : images.has(image);
     if (!isThere) return prepare(version, signal);
     const codeCacheFolder = codeCacheOf(version);

@@ -12,6 +12,8 @@ import type { TokenGrant } from "./gateway/access.ts";
 /** Everything that can be set, from flags and environment; the one reader of both. See docs/configuration.md. */
 export interface Config {
   readonly port: number;
+  /** Listened on as well; null: where tools of the dialects look, if that is free; 0: nowhere. */
+  readonly secondPort: number | null;
   readonly host: string;
   /** Absolute. */
   readonly dataDirectory: string;
@@ -56,6 +58,7 @@ export function readConfig(options: UpOptions, environment: Config["environment"
   if (!isLoopback(host) && grants.length === 0) throw new KoineError("unsafe-host", { host });
   return {
     port: options.port ?? wholeNumber(environment, "KOINE_PORT", 65_535) ?? 4_000,
+    secondPort: wholeNumber(environment, "KOINE_SECOND_PORT", 65_535) ?? null,
     host,
     dataDirectory: resolve(cwd, options.dataDirectory ?? environment["KOINE_DATA"] ?? ".koine"),
     sandbox: options.sandbox ?? "auto",

@@ -57,7 +57,8 @@ async function run(composition: Composition, context: RunContext): Promise<numbe
     gateway.setReady(true);
     composition.engines?.setReady(true);
     if (swept > 0) context.logger.log("info", "swept away what a killed platform had left", { count: swept });
-    await printReady(composition, context.version, url);
+    const second = await listenToo(composition);
+    await printReady(composition, { version: context.version, url, second });
     if (config.examples)
       context.supervise("deploy the examples", deployExamples(url, config.grants[0]?.token, stop.first));
   } catch (thrown) {
@@ -88,6 +89,23 @@ async function listen({ config, gateway, engines }: Composition): Promise<Addres
   return address;
 }
 
+/** Listens where tools look that know another platform; a line that says so, or why they will not find this one. Null: nobody looks. */
+async function listenToo({ config, gateway, dialects }: Composition): Promise<string | null> {
+  const { host, secondPort } = config;
+  const usual = config.port === 0 ? undefined : dialects.find(({ usualPort }) => usualPort !== undefined)?.usualPort;
+  const port = secondPort ?? usual ?? 0;
+  if (port === 0 || port === config.port) return null;
+  const url = `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  try {
+    await gateway.listenToo(port, host);
+    return `also at ${url}, where tools of other platforms look (KOINE_SECOND_PORT=0: not)`;
+  } catch (thrown) {
+    const error = toKoineError(thrown);
+    if (secondPort !== null || error.code !== "port-in-use") throw error;
+    return `port ${port} is taken: tools that look there find something else`;
+  }
+}
+
 /** Lets running invocations end, within limits; a second Ctrl-C ends the wait. */
 async function drain(composition: Composition, hurry: AbortSignal): Promise<number> {
   const { gateway, dialects, engine, engines, dispatcher, platform, close } = composition;
@@ -99,15 +117,24 @@ async function drain(composition: Composition, hurry: AbortSignal): Promise<numb
   const signal = AbortSignal.any([hurry, AbortSignal.timeout(limits.drainMsMax)]);
   hurry.addEventListener("abort", () => process.stdout.write("  stopping at once\n"), { once: true });
   gateway.setReady(false);
-  const sources = [platform.triggers.stop(), ...dialects.map((dialect) => dialect.close?.())];
-  await Promise.all([...sources, dispatcher.drain(signal), engine.drain(signal), engines?.drain(signal)]);
+  const sources = Promise.all([platform.triggers.stop(), ...dialects.map((dialect) => dialect.close?.())]);
+  // What a source has handed to a function may run for longer than there is time.
+  await Promise.all([
+    Promise.race([sources, aborted(signal)]),
+    dispatcher.drain(signal),
+    engine.drain(signal),
+    engines?.drain(signal),
+  ]);
   if (hurry.aborted) engines?.kill();
   const closed = Promise.all([gateway.close(AbortSignal.timeout(hurry.aborted ? 0 : 1_000)), close()]);
   await Promise.race([closed, aborted(hurry).then(() => sleep(500))]);
   return hurry.aborted ? 130 : 0;
 }
 
-async function printReady({ config, driver, network }: Composition, version: string, url: string): Promise<void> {
+async function printReady(
+  { config, driver, network }: Composition,
+  { version, url, second }: { readonly version: string; readonly url: string; readonly second: string | null },
+): Promise<void> {
   const facts = await driver.inspect();
   const missing = facts.filter((fact) => !fact.holds);
   const relative = config.dataDirectory.startsWith(`${process.cwd()}/`)
@@ -118,6 +145,7 @@ async function printReady({ config, driver, network }: Composition, version: str
     lines.push(
       `  not isolated: ${missing.map((fact) => fact.ability).join(", ")}   ('koine doctor' says why and how to get it)`,
     );
+  if (second !== null) lines.push(`  ${second}`);
   lines.push(`  ${networkLine(network, driver)}`);
   if (config.grants.length > 0) lines.push("  callers need a token");
   process.stdout.write(`${lines.join("\n")}\n`);

@@ -1,4 +1,4 @@
-import type { Invocation } from "./invocation.ts";
+import type { Attempt, Invocation } from "./invocation.ts";
 
 /** How asynchronous work is tried again. */
 export interface RetryPolicy {
@@ -28,6 +28,8 @@ export interface EnqueueOptions {
   readonly retry?: Partial<RetryPolicy> | undefined;
   /** Names a reader of partial failures (see `PartialFailureReader`), for batches of which a part may fail. */
   readonly partialFailures?: string | undefined;
+  /** Who is told how it ended, beside the destinations of its function. */
+  readonly follower?: FollowerNote | undefined;
 }
 
 export interface EnqueueItem {
@@ -55,3 +57,47 @@ export interface KeptAnswer {
  * or null when all of it succeeded. What it throws counts as a failure of the whole batch. Pure: it may be asked again after a crash.
  */
 export type PartialFailureReader = (invocation: Invocation, answer: KeptAnswer) => Buffer | null;
+
+/** Names an `OutcomeFollower`, with what it is to know of one invocation; JSON-serialisable. */
+export interface FollowerNote {
+  readonly name: string;
+  readonly note: Readonly<Record<string, unknown>>;
+  /** Its follow-ups are all that is kept of a failure: no dead letter stays. */
+  readonly keepsFailures: boolean;
+}
+
+/** How an asynchronous invocation has ended for good. */
+export interface EndedInvocation {
+  readonly invocation: Invocation;
+  /** Of the last attempt. */
+  readonly attempt: Attempt;
+  /** Whether its age was over before its attempts were. */
+  readonly expired: boolean;
+  /** Null: the last attempt had none. */
+  readonly answer: KeptAnswer | null;
+  readonly endedAtMs: number;
+  readonly note: FollowerNote["note"];
+}
+
+/** What follows from an end: another invocation, or something that its follower brings to where it goes. */
+export type FollowUp =
+  | {
+      readonly kind: "invocation";
+      readonly invocation: Invocation;
+      readonly options: EnqueueOptions;
+    }
+  | { readonly kind: "delivery"; readonly destination: string; readonly body: Buffer };
+
+/** What a dialect does with the outcomes of what it enqueued. */
+export interface OutcomeFollower {
+  /** What follows is accepted in the commit that ends the invocation. Pure: it may be asked again after a crash. */
+  follow(ended: EndedInvocation): readonly FollowUp[];
+  /** Brings a delivery to its destination, at least once; tried again when it throws. */
+  deliver(delivery: {
+    readonly id: string;
+    readonly namespace: string;
+    readonly destination: string;
+    readonly body: Buffer;
+    readonly signal: AbortSignal;
+  }): Promise<void>;
+}

@@ -524,6 +524,8 @@ export interface ThrownReport {
   readonly type: string;
   readonly message: string;
   readonly stack?: string;
+  /** JSON of all that a program told of it, where it told it so. */
+  readonly told?: string;
   /** False: the error has a property `retryable` that is false, so an asynchronous invocation is not tried again. */
   readonly retryable?: false;
 }

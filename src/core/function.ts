@@ -70,6 +70,8 @@ export interface FunctionSpec {
   readonly reservedConcurrency: number | null;
   /** Idle time after which an instance is stopped; null: the platform's choice. */
   readonly idleTimeoutMs: number | null;
+  /** Idle time after which an instance is kept from using processor time, in milliseconds. Absent: the platform's choice. */
+  readonly freezeAfterMs?: number;
   readonly access: InvokeAccess;
   /** Absent: the platform's choice. */
   readonly network?: NetworkMode;
@@ -99,6 +101,14 @@ export interface FunctionSpec {
   /** Free-form settings of the dialect and the user. */
   readonly annotations: Readonly<Record<string, string>>;
 }
+
+/** Whether instances of it have something of the platform itself, and so run where that is. */
+export function isNearPlatform({ allow, dialect }: Pick<FunctionSpec, "allow" | "dialect">): boolean {
+  return allow !== undefined || dialect !== NATIVE_DIALECT;
+}
+
+/** What functions are deployed with by the platform's own API. */
+const NATIVE_DIALECT = "native";
 
 /** An immutable numbered snapshot of spec and code; the thing that runs. */
 export interface Version {
@@ -135,6 +145,8 @@ export interface FunctionRecord {
   readonly previousVersion: number | null;
   /** Number of the newest version ever made. */
   readonly newestVersion: number;
+  /** Most Slots over all versions, in place of what their specs say; null: no bound of its own. Absent: as the specs say. */
+  readonly reservedConcurrency?: number | null;
   readonly aliases: readonly Alias[];
   readonly createdAtMs: number;
   readonly updatedAtMs: number;

@@ -20,6 +20,8 @@ export interface HttpCall {
   readonly remoteAddress: string;
   /** The protocol that the client wants to switch to, such as `websocket`: after an answer of 101 the bodies are its bytes, both ways. */
   readonly upgrade?: string | undefined;
+  /** What a dialect wants its handlers to see beside the request; JSON-serialisable. */
+  readonly context?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** A payload that is to be handed to a function's handler, such as a direct invocation or an event. */
@@ -49,6 +51,8 @@ export interface Invocation {
   readonly body: Buffer;
   /** Whether `body` is all of it; otherwise the rest follows through the exchange. */
   readonly bodyComplete: boolean;
+  /** Rejected at once where its function holds all the Slots that it may, instead of waiting for one. */
+  readonly impatient?: boolean;
 }
 
 /** Status and headers of an HTTP answer, or what is known of a result before its bytes. */
@@ -140,6 +144,16 @@ export interface Attempt {
   readonly endedAtMs: number;
   readonly outcome: Outcome["kind"];
   readonly error: ErrorReport | null;
+}
+
+/** Is told of the invocations of one instance, on the path of each: it must hand on what it does. */
+export interface InvocationWatch {
+  /** Before anything of its output. */
+  started(invocationId: string, timeMs: number): void;
+  /** After all of its output, before its caller knows. */
+  finished(activation: Activation): void;
+  /** The instance is about to be asked to end. */
+  stopping?(): void;
 }
 
 export type LogStream = "stdout" | "stderr" | "platform";

@@ -57,9 +57,11 @@ export async function runQueued(
   }
   await keepRecord(parts, invocation.id, answered);
   const { destinations } = version.spec;
-  if (destinations === undefined) return { ...judged, policy };
-  const followUps = parts.followUps.of({ invocation, version, hops, answered });
-  return { ...judged, policy, followUps };
+  const { follower } = head;
+  if (destinations === undefined && follower === undefined) return { ...judged, policy };
+  const { enqueuedAtMs } = item;
+  const followUps = parts.followUps.of({ invocation, version, hops, answered, follower, policy, enqueuedAtMs });
+  return { ...judged, policy, followUps, keepsDead: follower?.keepsFailures !== true };
 }
 
 /** The policy of work: what its acceptance says, then its function, then the platform. */
@@ -164,12 +166,12 @@ function retryAfter(text: string | undefined, mostMs: number): number | undefine
 }
 
 /** What is settled leaves the queue for good, so its record must be there before. That it cannot be written is no reason to run it again. */
-async function keepRecord({ store, journal, logger }: PlatformParts, id: string, answered: Collector): Promise<void> {
+async function keepRecord({ journal, logger }: PlatformParts, id: string, answered: Collector): Promise<void> {
   try {
     const head = answered.headSeen;
-    if (head !== null)
-      await store.log.putResult(id, { status: head.status, headers: head.headers, body: answered.bytes() });
-    await journal.flush();
+    // Its sync takes the record along, which was appended before.
+    if (head === null) await journal.flush();
+    else await journal.result(id, { status: head.status, headers: head.headers, body: answered.bytes() });
   } catch (thrown) {
     logger.log("error", "the answer of an asynchronous invocation cannot be kept", { id, error: String(thrown) });
   }

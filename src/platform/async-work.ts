@@ -1,4 +1,4 @@
-import type { Accepted, EnqueueItem, PartialFailureReader } from "../core/enqueue.ts";
+import type { Accepted, EnqueueItem, OutcomeFollower, PartialFailureReader } from "../core/enqueue.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
 import type { FunctionRef } from "../core/function.ts";
 import { functionKey } from "../core/function.ts";
@@ -32,6 +32,7 @@ import { QueueMetrics } from "./queue-metrics.ts";
 
 export interface AsyncWorkParts extends PlatformParts {
   readonly partialFailureReaders: ReadonlyMap<string, PartialFailureReader>;
+  readonly outcomeFollowers: ReadonlyMap<string, OutcomeFollower>;
   readonly topics: TopicPublisher;
 }
 
@@ -61,7 +62,7 @@ export class AsyncWork {
 
   constructor(parts: AsyncWorkParts) {
     this.#parts = parts;
-    this.#followUps = new FollowUps(parts.clock, parts.limits);
+    this.#followUps = new FollowUps(parts.clock, parts.limits, parts.outcomeFollowers);
     this.#metrics = new QueueMetrics(parts);
   }
 
@@ -113,7 +114,7 @@ export class AsyncWork {
   laneLimit(lane: string): number {
     const { key, deliveries } = functionOfLane(lane);
     if (deliveries) return this.#parts.limits.deliveriesPerFunctionMax;
-    return this.#parts.catalogue.liveVersion(key)?.spec.reservedConcurrency ?? Number.POSITIVE_INFINITY;
+    return this.#parts.catalogue.slotsMax(key) ?? Number.POSITIVE_INFINITY;
   }
 
   // Runs

@@ -81,6 +81,13 @@ export class Catalogue {
     return entry?.versions.get(entry.record.liveVersion) ?? null;
   }
 
+  /** Most slots that a function's calls may hold; null: any number, or there is no such function. */
+  slotsMax(key: string): number | null {
+    const record = this.#entries.get(key)?.record;
+    if (record?.reservedConcurrency !== undefined) return record.reservedConcurrency;
+    return this.liveVersion(key)?.spec.reservedConcurrency ?? null;
+  }
+
   has(ref: FunctionRef): boolean {
     return this.#entries.has(functionKey(ref));
   }

@@ -1,4 +1,4 @@
-import type { RetryPolicy } from "../core/enqueue.ts";
+import type { OutcomeFollower, RetryPolicy } from "../core/enqueue.ts";
 import { KoineError, toKoineError } from "../core/errors.ts";
 import type { CloudEvent } from "../core/event.ts";
 import type { Outcome } from "../core/invocation.ts";
@@ -16,6 +16,7 @@ const TEXT_SHOWN_MAX = 200;
 
 export interface DeliveryParts extends PlatformParts {
   readonly topics: TopicPublisher;
+  readonly outcomeFollowers: ReadonlyMap<string, OutcomeFollower>;
 }
 
 export function deliveryPolicy(limits: Limits): RetryPolicy {
@@ -35,6 +36,16 @@ export async function deliver(
 ): Promise<Ended> {
   const policy = deliveryPolicy(parts.limits);
   try {
+    if (head.follower !== undefined) {
+      const follower = parts.outcomeFollowers.get(head.follower);
+      if (follower === undefined) {
+        const what = `delivering for '${head.follower}'`;
+        throw new KoineError("not-supported", { what, remedy: "Start the koine that accepted this work." });
+      }
+      const { destination } = head;
+      await follower.deliver({ id: item.id, namespace: head.ref.namespace, destination, body, signal });
+      return { outcome: { kind: "succeeded" }, policy };
+    }
     const destination = parseDestination(head.destination, head.ref.namespace);
     switch (destination.kind) {
       case "topic":

@@ -113,6 +113,7 @@ async function publishVersion(
     liveVersion: goesLive ? version.number : before.liveVersion,
     previousVersion: goesLive ? (before?.liveVersion ?? null) : (before?.previousVersion ?? null),
     newestVersion: version.number,
+    ...(before?.reservedConcurrency === undefined ? {} : { reservedConcurrency: before.reservedConcurrency }),
     aliases: before?.aliases ?? [],
     createdAtMs: before?.createdAtMs ?? nowMs,
     updatedAtMs: nowMs,

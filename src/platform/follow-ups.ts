@@ -1,4 +1,6 @@
 import type { Clock } from "../core/clock.ts";
+import type { FollowerNote, OutcomeFollower, RetryPolicy } from "../core/enqueue.ts";
+import { KoineError } from "../core/errors.ts";
 import type { Version } from "../core/function.ts";
 import { newId } from "../core/ids.ts";
 import type { Invocation } from "../core/invocation.ts";
@@ -14,10 +16,12 @@ import { deliveriesLane, encodePayload, encodeQueued } from "./queued-payload.ts
 export class FollowUps {
   readonly #clock: Clock;
   readonly #limits: Limits;
+  readonly #followers: ReadonlyMap<string, OutcomeFollower>;
 
-  constructor(clock: Clock, limits: Limits) {
+  constructor(clock: Clock, limits: Limits, followers: ReadonlyMap<string, OutcomeFollower>) {
     this.#clock = clock;
     this.#limits = limits;
+    this.#followers = followers;
   }
 
   of(ended: {
@@ -25,7 +29,53 @@ export class FollowUps {
     readonly version: Version;
     readonly hops: number;
     readonly answered: Collector;
+    readonly follower: FollowerNote | undefined;
+    readonly policy: RetryPolicy;
+    readonly enqueuedAtMs: number;
   }): NonNullable<Ended["followUps"]> {
+    const own = this.#ofFunction(ended);
+    const { follower } = ended;
+    if (follower === undefined) return own;
+    return (settlement) => [...own(settlement), ...this.#ofFollower({ ...ended, follower }, settlement)];
+  }
+
+  #ofFollower(
+    ended: Parameters<FollowUps["of"]>[0] & { readonly follower: FollowerNote },
+    settlement: Parameters<NonNullable<Ended["followUps"]>>[0],
+  ): readonly QueueItem[] {
+    const { invocation, hops, answered, follower: note, policy, enqueuedAtMs } = ended;
+    const { attempt } = settlement;
+    const follower = this.#followers.get(note.name);
+    if (follower === undefined) {
+      const what = `following outcomes for '${note.name}'`;
+      throw new KoineError("not-supported", { what, remedy: "Start the koine that accepted this work." });
+    }
+    if (attempt === undefined) return [];
+    const nowMs = this.#clock.nowMs();
+    const isOld = settlement.kind === "dead" && settlement.atMs - enqueuedAtMs >= policy.ageMsMax;
+    const followUps = follower.follow({
+      invocation,
+      attempt,
+      expired: isOld && attempt.number < policy.attemptsMax,
+      answer: answered.headSeen === null ? null : answered.kept(),
+      endedAtMs: nowMs,
+      note: note.note,
+    });
+    return followUps.map((followUp) => {
+      if (followUp.kind === "invocation")
+        return encodeQueued(followUp, { limits: this.#limits, nowMs, hops: hops + 1 });
+      const { destination, body } = followUp;
+      const id = newId(nowMs);
+      const ref = { namespace: invocation.ref.namespace, package: invocation.ref.package, name: invocation.ref.name };
+      const about = { kind: "delivery", ref, activationId: invocation.id, receivedAtMs: nowMs, secret: "" } as const;
+      const payload = encodePayload({ head: { ...about, destination, follower: note.name }, body });
+      return { id, lane: deliveriesLane(ref), payload, dueAtMs: nowMs, enqueuedAtMs: nowMs };
+    });
+  }
+
+  #ofFunction(
+    ended: Pick<Parameters<FollowUps["of"]>[0], "invocation" | "version" | "hops" | "answered">,
+  ): NonNullable<Ended["followUps"]> {
     const { invocation, version, hops, answered } = ended;
     const { destinations = {} } = version.spec;
     return (settlement) => {

@@ -45,6 +45,12 @@ export class Journal {
     if (records.lines !== null) for (const notify of this.#followers) notify();
   }
 
+  /** Keeps the result of an activation, and all that was told before it, durably. @throws KoineError `storage-full`, `storage-failed` */
+  async result(activationId: string, result: Parameters<ActivationLog["putResult"]>[1]): Promise<void> {
+    this.#handOver();
+    await this.#log.putResult(activationId, result);
+  }
+
   /** Hands over what was gathered and waits until it is written. @throws KoineError `storage-full`, `storage-failed` */
   async flush(): Promise<void> {
     this.#handOver();

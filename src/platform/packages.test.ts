@@ -253,6 +253,27 @@ test("deleting removes the archive, the tree and what was built from it, but not
   }
 });
 
+test("several packages in one folder: what two have is the later one's, and it goes with any of them", async () => {
+  const one = await receive({ "a/one": "1", same: "1", "b/file": "1", c: "1" });
+  const two = await receive({ "a/two": "2", same: "2", b: "2", "c/file": "2" });
+  const folder = await packages.overlaid([one, two], signal);
+  const found = await readdir(folder, { recursive: true, withFileTypes: true });
+  const files = found.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const texts = files.map(async (file) => [file.slice(folder.length + 1), await readFile(file, "utf8")] as const);
+  assert.deepEqual(Object.fromEntries(await Promise.all(texts)), {
+    "a/one": "1",
+    "a/two": "2",
+    same: "2",
+    b: "2",
+    "c/file": "2",
+  });
+  assert.equal(await packages.overlaid([one, two], signal), folder);
+  assert.notEqual(await packages.overlaid([two, one], signal), folder);
+  assert.equal(await packages.overlaid([one], signal), await packages.folder(one, signal));
+  await packages.delete(two);
+  assert.deepEqual(await readdir(join(directory, "overlaid")), []);
+});
+
 test("a package without a lock file, with its dependencies, or of a runtime without any runs as it is", async () => {
   const install = runtime("exit 1");
   const plain = await receive({ "index.js": "1" });

@@ -17,7 +17,7 @@ import { Gate } from "./gate.ts";
 import { installDependencies } from "./install-dependencies.ts";
 import type { InstallEnvironment } from "./install-environment.ts";
 import { SingleFlight } from "./single-flight.ts";
-import { adoptTree, isSystemError, linkTree, settleFolder } from "./tree.ts";
+import { adoptTree, isSystemError, linkTree, overlayTrees, settleFolder } from "./tree.ts";
 import { unpackArchive, type PackageLimits, type UnpackedPackage } from "./unpack.ts";
 
 type UsedLimits =
@@ -59,14 +59,15 @@ interface BuildPlan {
 
 /**
  * CodePackages: archives in the blobs, unpacked trees on this node. In `directory` are `trees/<digest>`, the dependencies that were
- * installed as `installed/<key>`, the two combined as `built/<digest>.<key>`, and `temporary/`; a folder appears in the first three in one
- * step and complete, and never changes.
+ * installed as `installed/<key>`, the two combined as `built/<digest>.<key>`, several trees in one as `overlaid/<digest>.<digest>`, and
+ * `temporary/`; a folder appears in the first four in one step and complete, and never changes.
  */
 export class CodePackages {
   readonly #options: CodePackagesOptions;
   readonly #unpacks = new SingleFlight<string>();
   readonly #builds = new SingleFlight<string>();
   readonly #installs = new SingleFlight<string>();
+  readonly #overlays = new SingleFlight<string>();
   readonly #gate: Gate;
   /** Who listens to the installation of a key. */
   readonly #listeners = new Map<string, Set<(line: string) => void>>();
@@ -84,7 +85,7 @@ export class CodePackages {
   /** Opens the folder and removes what an earlier process left half done. */
   static async open(options: CodePackagesOptions): Promise<CodePackages> {
     await rm(join(options.directory, "temporary"), { recursive: true, force: true, maxRetries: 3 });
-    for (const name of ["trees", "installed", "built", "temporary"]) {
+    for (const name of ["trees", "installed", "built", "overlaid", "temporary"]) {
       await mkdir(join(options.directory, name), { recursive: true });
     }
     return new CodePackages(options);
@@ -93,7 +94,9 @@ export class CodePackages {
   /** Aborts installations and unpacking that run, and waits for their end. */
   async close(): Promise<void> {
     const reason = new KoineError("shutting-down");
-    await Promise.all([this.#builds, this.#installs, this.#unpacks].map((flights) => flights.close(reason)));
+    await Promise.all(
+      [this.#builds, this.#installs, this.#overlays, this.#unpacks].map((flights) => flights.close(reason)),
+    );
   }
 
   /**
@@ -124,6 +127,26 @@ export class CodePackages {
     const path = this.#treePath(digest);
     if (await isFolder(path)) return path;
     return this.#unpacks.run(digest, signal, (shared) => this.#unpackAgain(digest, shared));
+  }
+
+  /**
+   * The trees of several packages in one folder of this node; where two have something at the same path, the later one's is there.
+   * @throws KoineError `code-not-found`
+   */
+  async overlaid(digests: readonly Digest[], signal: AbortSignal): Promise<string> {
+    const trees = await Promise.all(digests.map((digest) => this.folder(digest, signal)));
+    const [only] = trees;
+    if (trees.length === 1 && only !== undefined) return only;
+    const name = digests.map(overlaidPart).join(".");
+    const path = join(this.#options.directory, "overlaid", name);
+    if (await isFolder(path)) return path;
+    return await this.#overlays.run(name, signal, async () => {
+      await using temporary = await this.#temporary();
+      const tree = join(temporary.folder, "tree");
+      await overlayTrees(trees, tree);
+      await settleFolder(tree, path);
+      return path;
+    });
   }
 
   /** When packages were last uploaded, asked for or needed, milliseconds since the epoch; of those that were since this process began. */
@@ -157,6 +180,8 @@ export class CodePackages {
     const wanted = new Set(built.filter((name) => !name.startsWith(prefix)).map(keyOf));
     for (const name of this.#builds.keys()) wanted.add(keyOf(name));
     for (const key of ours.map(keyOf)) if (!wanted.has(key)) await this.#remove(join("installed", key));
+    for (const name of await readdir(join(this.#options.directory, "overlaid")))
+      if (name.split(".").includes(overlaidPart(digest))) await this.#remove(join("overlaid", name));
     await this.#remove(join("trees", hexOf(digest)));
     await this.#options.blobs.delete(digest);
   }
@@ -329,6 +354,11 @@ async function planBuild(
 /** The digest as a file name; a colon separates paths in too many places. */
 function hexOf(digest: Digest): string {
   return digest.slice("sha256:".length);
+}
+
+/** A few of them make a file name. */
+function overlaidPart(digest: Digest): string {
+  return hexOf(digest).slice(0, 40);
 }
 
 /** The key of the dependencies in the name of a built folder. */

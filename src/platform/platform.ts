@@ -1,6 +1,13 @@
-import type { Accepted, EnqueueItem, EnqueueOptions, PartialFailureReader } from "../core/enqueue.ts";
+import type { Accepted, EnqueueItem, EnqueueOptions, OutcomeFollower, PartialFailureReader } from "../core/enqueue.ts";
 import { KoineError } from "../core/errors.ts";
-import { type Alias, type FunctionRecord, type FunctionRef, isName, type Version } from "../core/function.ts";
+import {
+  type Alias,
+  type Digest,
+  type FunctionRecord,
+  type FunctionRef,
+  isName,
+  type Version,
+} from "../core/function.ts";
 import type { Activation, Exchange, Invocation, Responder } from "../core/invocation.ts";
 import type { ActivationQuery, LogQuery, StoredLogRecord } from "../store/store.ts";
 import { AsyncWork, recordOf, type RunState } from "./async-work.ts";
@@ -17,8 +24,12 @@ export class Platform {
   readonly parts: PlatformParts;
   /** Wakes the dispatcher after work was enqueued; set when it runs. */
   onEnqueued: () => void = () => {};
+  /** Who else needs code packages, beside versions: a package that none of them names can go. */
+  readonly packageHolders: (() => Promise<readonly Digest[]>)[] = [];
   /** Readers of partial failures by the name that `EnqueueOptions.partialFailures` gives; registered before anything is enqueued. */
   readonly partialFailureReaders = new Map<string, PartialFailureReader>([[PARTIAL_FAILURES, readPartialFailures]]);
+  /** Followers of outcomes by the name that `EnqueueOptions.follower` gives; registered before anything is enqueued. */
+  readonly outcomeFollowers = new Map<string, OutcomeFollower>();
   readonly triggers: Triggers;
   readonly work: AsyncWork;
 
@@ -30,8 +41,8 @@ export class Platform {
       enqueueAll: (items) => this.enqueueAll(items),
       resolve: (ref) => this.resolve(ref),
     });
-    const { partialFailureReaders, triggers } = this;
-    this.work = new AsyncWork({ ...parts, partialFailureReaders, topics: topicPublisher(triggers) });
+    const { partialFailureReaders, outcomeFollowers, triggers } = this;
+    this.work = new AsyncWork({ ...parts, partialFailureReaders, outcomeFollowers, topics: topicPublisher(triggers) });
   }
 
   // Functions
@@ -115,6 +126,26 @@ export class Platform {
         throw new KoineError("alias-not-found", { name: ref.name, alias: name });
       return aliases.filter((alias) => alias.name !== name);
     });
+  }
+
+  /**
+   * Bounds the Slots of all versions of a function together, at once and until another call, whatever their specs say; undefined: as they say.
+   * @throws KoineError `function-not-found`, `limit-exceeded`
+   */
+  async reserveConcurrency(ref: FunctionRef, max: number | undefined): Promise<void> {
+    const { catalogue, clock, engine, limits } = this.parts;
+    if (max !== undefined && !(Number.isInteger(max) && max >= 0 && max <= limits.reservedConcurrencyMax)) {
+      const allowed = `a whole number from 0 to ${limits.reservedConcurrencyMax}`;
+      throw new KoineError("limit-exceeded", { what: "concurrency", value: max, allowed });
+    }
+    await catalogue.exclusively(ref, async () => {
+      const { reservedConcurrency: _before, ...record } = catalogue.record(ref);
+      const bound = max === undefined ? {} : { reservedConcurrency: max };
+      await catalogue.put({ ...record, ...bound, updatedAtMs: clock.nowMs() });
+      engine.limit(ref, max);
+    });
+    // More of it may run at a time than before.
+    this.onEnqueued();
   }
 
   // Secrets
@@ -239,6 +270,8 @@ export class Platform {
     const stored = await packages.list();
     for (const { versions } of catalogue.all())
       for (const version of versions.values()) referenced.add(version.spec.code);
+    for (const digests of await Promise.all(this.packageHolders.map((holder) => holder())))
+      for (const digest of digests) referenced.add(digest);
     const view = { stored, referenced, usedAtMs: packages.usedAtMs, startedAtMs };
     const unused = decideSweep(view, clock.nowMs(), limits.unusedPackageMs);
     for (const digest of unused) {

@@ -1,4 +1,4 @@
-import type { EnqueueItem, RetryPolicy } from "../core/enqueue.ts";
+import type { EnqueueItem, FollowerNote, RetryPolicy } from "../core/enqueue.ts";
 import { PRIORITIES } from "../core/enqueue.ts";
 import { KoineError } from "../core/errors.ts";
 import { type FunctionRef, functionKey } from "../core/function.ts";
@@ -14,6 +14,7 @@ export interface InvocationHead {
   readonly receivedAtMs: number;
   readonly retry?: Partial<RetryPolicy>;
   readonly partialFailures?: string;
+  readonly follower?: FollowerNote;
   /** Invocations that led to this one by destinations. */
   readonly hops?: number;
 }
@@ -26,6 +27,8 @@ export interface DeliveryHead {
   /** The activation that it tells of. */
   readonly activationId: string;
   readonly destination: string;
+  /** The follower that brings it there; absent: the platform does. */
+  readonly follower?: string;
   readonly secret: string;
   readonly receivedAtMs: number;
 }
@@ -74,7 +77,15 @@ export function encodeQueued(
   if (body.length > limits.asyncBodyBytesMax) {
     throw new KoineError("payload-too-large", { what: "an asynchronous invocation", limit: limits.asyncBodyBytesMax });
   }
-  const { dueAtMs = receivedAtMs, orderingKey, idempotencyKey, priority = "normal", retry, partialFailures } = options;
+  const {
+    dueAtMs = receivedAtMs,
+    orderingKey,
+    idempotencyKey,
+    priority = "normal",
+    retry,
+    partialFailures,
+    follower,
+  } = options;
   checkDelay(dueAtMs - nowMs, limits);
   checkKey("ordering key", orderingKey, limits);
   checkKey("idempotency key", idempotencyKey, limits);
@@ -84,6 +95,7 @@ export function encodeQueued(
     receivedAtMs,
     ...(retry === undefined ? {} : { retry }),
     ...(partialFailures === undefined ? {} : { partialFailures }),
+    ...(follower === undefined ? {} : { follower }),
     ...(hops === 0 ? {} : { hops }),
   };
   const rank = PRIORITIES.indexOf(priority) as QueuePriority;

@@ -76,12 +76,13 @@ export function completeSpec(
 }
 
 /** What a spec says of the machine it runs on; absent fields stay so. */
-function ownShare({ network, allowNetwork, cpuCores, allow = [] }: SpecRequest): Partial<FunctionSpec> {
+function ownShare({ network, allowNetwork, cpuCores, freezeAfterMs, allow = [] }: SpecRequest): Partial<FunctionSpec> {
   return {
     ...(allow.length === 0 ? {} : { allow: [...new Set(allow)].sort() }),
     ...(network === undefined ? {} : { network }),
     ...(allowNetwork === undefined ? {} : { allowNetwork: [...new Set(allowNetwork)].sort() }),
     ...(cpuCores === undefined ? {} : { cpuCores }),
+    ...(freezeAfterMs === undefined ? {} : { freezeAfterMs }),
   };
 }
 

@@ -29,14 +29,46 @@ interface TreeListing {
  * Nothing may write into either afterwards.
  */
 export async function linkTree(from: string, to: string): Promise<void> {
-  await replicate(from, to, async (source, target) => {
-    try {
-      await link(source, target);
-    } catch (thrown) {
-      if (!isSystemError(thrown, "EMLINK", "EPERM", "EXDEV", "ENOTSUP")) throw thrown;
-      await copyFile(source, target, constants.COPYFILE_FICLONE);
+  await replicate(from, to, linkFile);
+}
+
+async function linkFile(source: string, target: string): Promise<void> {
+  try {
+    await link(source, target);
+  } catch (thrown) {
+    if (!isSystemError(thrown, "EMLINK", "EPERM", "EXDEV", "ENOTSUP")) throw thrown;
+    await copyFile(source, target, constants.COPYFILE_FICLONE);
+  }
+}
+
+/** As `linkTree`, of several trees: where two have something at the same path, the later one's is there. */
+export async function overlayTrees(trees: readonly string[], to: string): Promise<void> {
+  await mkdir(to);
+  await chmod(to, 0o755);
+  const folders = new Set([""]);
+  const leaves = new Set<string>();
+  for (const from of trees.toReversed()) {
+    const tree = await listTree(from);
+    for (const path of tree.folders) {
+      if (folders.has(path) || isBelow(path, leaves)) continue;
+      await mkdir(join(to, path));
+      await chmod(join(to, path), 0o755);
+      folders.add(path);
     }
-  });
+    const free = (path: string): boolean => !folders.has(path) && !isBelow(path, leaves);
+    const files = tree.files.filter(free);
+    await concurrently(files, FILES_AT_A_TIME, (path) => linkFile(join(from, path), join(to, path)));
+    const links = tree.links.filter(free);
+    for (const path of links) await symlink(await readlink(join(from, path)), join(to, path));
+    for (const path of [...files, ...links]) leaves.add(path);
+  }
+}
+
+/** Whether a path, or a folder it is in, is taken by something that is no folder. */
+function isBelow(path: string, leaves: ReadonlySet<string>): boolean {
+  for (let end = path.length; end > 0; end = path.lastIndexOf("/", end - 1))
+    if (leaves.has(path.slice(0, end))) return true;
+  return false;
 }
 
 /** Copies a tree that may then be written to, sharing blocks where the file system can. */
