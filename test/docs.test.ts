@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { generatedPages } from "../scripts/docs.ts";
+import { operationStates } from "../scripts/operations.ts";
 import { processIo } from "../src/cli/io.ts";
 import { buildProgram } from "../src/cli/main.ts";
 import { errorTable } from "../src/core/errors.ts";
@@ -21,6 +22,13 @@ test("generated pages are what 'npm run docs' writes now", () => {
   for (const [path, text] of generatedPages()) {
     assert.ok(existsSync(join(root, path)) && read(path) === text, `${path} is stale: run 'npm run docs'`);
   }
+});
+
+test("every operation of a dialect that is claimed is called by a test", () => {
+  const unproven = [...operationStates()].flatMap(([service, states]) =>
+    states.flatMap(({ name, state, called }) => (state !== "not there" && !called ? [`${service} ${name}`] : [])),
+  );
+  assert.deepEqual(unproven, []);
 });
 
 test("links between pages lead to files and headings that exist", () => {

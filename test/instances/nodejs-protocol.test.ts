@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { after } from "node:test";
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
 import { createFramesProtocol } from "../../src/protocols/frames.ts";
 import { protocolConformance } from "../../src/protocols/conformance.ts";
 import { createNodeRuntime } from "../../src/runtimes/nodejs.ts";
@@ -53,3 +54,20 @@ if (!joined.startsWith(cacheDirectory)) throw new Error("the bootstrap was not j
 protocolConformance("frames with Node, joined", createFramesProtocol(), () =>
   startNodeProcess(files, join(joined, "main.mjs")),
 );
+
+test("a process that was told to rehearse answers when it has, and is specialised in the middle of it", async () => {
+  for (const pings of [1, 2, 3]) {
+    const process = await startNodeProcess(files);
+    try {
+      const link = createFramesProtocol().connect(process.reach, { log: () => {}, closed: () => {} });
+      await link.ready(AbortSignal.timeout(20_000));
+      assert.ok(await link.ping(20_000));
+      const further = Array.from({ length: pings - 1 }, () => link.ping(20_000));
+      await link.specialise(process.specialisation, AbortSignal.timeout(20_000));
+      assert.ok((await Promise.all(further)).every((answered) => answered));
+      assert.ok(await link.ping(20_000));
+    } finally {
+      await process.stop();
+    }
+  }
+});

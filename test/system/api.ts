@@ -186,9 +186,10 @@ export function commandsWith(argument: string): number {
   return count;
 }
 
-interface Entry {
+/** A file of an archive. */
+export interface Entry {
   readonly path: string;
-  readonly content: string;
+  readonly content: string | Buffer;
   /** Type and permissions as of stat(2). */
   readonly mode?: number;
 }
@@ -200,7 +201,7 @@ export function zip(entries: readonly Entry[]): Buffer {
   let offset = 0;
   for (const { path, content, mode = 0o100644 } of entries) {
     const name = Buffer.from(path);
-    const bytes = Buffer.from(content);
+    const bytes = typeof content === "string" ? Buffer.from(content) : content;
     const shared = Buffer.alloc(26);
     shared.writeUInt16LE(20, 0);
     shared.writeUInt16LE(0x800, 2);
