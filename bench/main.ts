@@ -13,6 +13,7 @@ import { memory } from "./parts/memory.ts";
 import { noisy } from "./parts/noisy.ts";
 import { overload } from "./parts/overload.ts";
 import { peers } from "./parts/peers.ts";
+import { queues } from "./parts/queues.ts";
 import { scaleout } from "./parts/scaleout.ts";
 import { soak } from "./parts/soak.ts";
 import { thaw } from "./parts/thaw.ts";
@@ -35,6 +36,7 @@ const parts: readonly Part[] = [
   { name: "burst", byDefault: true, run: burst },
   { name: "scaleout", byDefault: true, run: scaleout },
   { name: "async", byDefault: true, run: asynchronous },
+  { name: "queues", byDefault: true, run: queues },
   { name: "noisy", byDefault: true, run: noisy },
   { name: "overload", byDefault: true, run: overload },
   { name: "memory", byDefault: true, run: memory },
@@ -52,6 +54,7 @@ const parts: readonly Part[] = [
   },
   { name: "peers", byDefault: true, run: peers },
   { name: "cron", byDefault: true, run: cron },
+  { name: "aws", byDefault: true, run: async (bench) => (await import("./parts/aws.ts")).aws(bench) },
   { name: "soak", byDefault: false, run: soak },
 ];
 

@@ -4,12 +4,16 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { errorTable, type Fault } from "../src/core/errors.ts";
 import { limits } from "../src/core/limits.ts";
+import { operationsPage } from "./operations.ts";
+import { attacksPage } from "../test/isolation/attacks.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 /** The generated pages: their text by path within the repository. */
 export function generatedPages(): ReadonlyMap<string, string> {
   return new Map([
+    ["docs/attacks.md", attacksPage()],
+    ["docs/dialects/aws.md", operationsPage("docs/dialects/aws.md")],
     ["docs/errors.md", errorsPage()],
     ["docs/limits.md", limitsPage(readFileSync(join(root, "src/core/limits.ts"), "utf8"))],
     ["docs/metrics.md", metricsPage(sourceFiles())],

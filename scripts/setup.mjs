@@ -1,10 +1,12 @@
 // Sets up what is missing, says what it does, and changes nothing when nothing is missing.
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
+import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { nodePackageName } from "./node-version.mjs";
+import { installRuntimeClients } from "./runtime-clients.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
@@ -22,9 +24,33 @@ const SYSTEM_PACKAGES = {
     { program: "dockerd", packages: ["docker.io"], why: "is the container engine that tests start for themselves" },
     { program: "busybox", packages: ["busybox-static"], why: "is what the images of the tests are made of" },
     { program: "gcc", packages: ["gcc", "libc6-dev"], why: "compiles the static programs of the tests" },
+    { program: "go", packages: ["golang-go"], why: "builds the Go functions of the tests" },
+    { program: "javac", packages: ["openjdk-17-jdk-headless"], why: "compiles the Java functions of the tests" },
+    { program: "cmake", packages: ["cmake", "g++", "make"], why: "compiles a runtime client of the tests" },
+    { program: "mvn", packages: ["maven"], why: "fetches what Java functions need, and Apache Kafka" },
+    { program: "openssl", packages: ["openssl"], why: "makes the certificates of the servers of the tests" },
+    { program: "redis-server", packages: ["redis-server"], why: "is the Redis that tests of triggers start" },
+    // The server itself is in nobody's path; this comes with it.
+    { program: "pg_createcluster", packages: ["postgresql"], why: "is the database that tests of triggers start" },
+    { program: "nats-server", packages: ["nats-server"], why: "is a broker that the tests of event sources start" },
+    {
+      program: "rabbitmq-server",
+      packages: ["rabbitmq-server"],
+      why: "is a broker that the tests of event sources start",
+    },
+    { program: "mosquitto", packages: ["mosquitto"], why: "is a broker that the tests of event sources start" },
     { program: "curl", packages: ["curl"], why: "is what a custom runtime written for the shell asks with" },
   ],
 };
+
+/** Clients from PyPI that tests drive the platform with, as people do; pip puts them into a folder of their own. */
+const PYTHON_CLIENTS = ["awscli==1.45.11", "boto3==1.43.11"];
+
+/** Where they are, one folder per set of versions, so that a newer set is another folder. */
+export function pythonClientsFolder() {
+  const cache = process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache");
+  return join(cache, "koine", "test-clients", PYTHON_CLIENTS.join("-").replaceAll("==", "-"));
+}
 
 /**
  * @param {{ purpose: "start" | "test" }} options
@@ -37,7 +63,27 @@ export function setup({ purpose }) {
   }
   if (!installPackages()) return false;
   installSystemPackages([...SYSTEM_PACKAGES.start, ...(purpose === "test" ? SYSTEM_PACKAGES.test : [])]);
+  if (purpose === "test") {
+    installPythonClients();
+    installRuntimeClients(say);
+  }
   return true;
+}
+
+function installPythonClients() {
+  const folder = pythonClientsFolder();
+  if (existsSync(folder)) return;
+  say(`installing ${PYTHON_CLIENTS.join(", ")} (pip)`);
+  // Under another name until all of it is there: a folder of that name is a whole one.
+  const unfinished = `${folder}.${process.pid}`;
+  const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", unfinished];
+  const { status } = spawnSync("python3", [...pip, ...PYTHON_CLIENTS], {
+    stdio: ["ignore", "ignore", 2],
+    env: { ...process.env, PIP_ROOT_USER_ACTION: "ignore" },
+  });
+  if (status === 0 && !existsSync(folder)) renameSync(unfinished, folder);
+  else rmSync(unfinished, { recursive: true, force: true });
+  if (status !== 0) say(`missing: ${PYTHON_CLIENTS.join(", ")}, with which the tests drive the platform`);
 }
 
 /** Path of the Node that koine runs on. */

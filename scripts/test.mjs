@@ -29,6 +29,7 @@ const suites = [
     timeoutMs: 180_000,
   },
   { name: "system", files: ["test/system/**/*.test.ts"], concurrency: 1, timeoutMs: 300_000 },
+  { name: "isolation", files: ["test/isolation/*.test.ts"], concurrency: 2, timeoutMs: 300_000 },
 ];
 
 let passed = 0;

@@ -138,6 +138,11 @@ export class Koine implements Server {
     await this.#manage(method, path, content);
   }
 
+  /** A form that the operator's token makes a call of, unsigned. */
+  async form(body: string): Promise<string> {
+    return await this.#manage("POST", "/", { body, type: "application/x-www-form-urlencoded" });
+  }
+
   async metrics(): Promise<string> {
     return await this.#manage("GET", "/metrics");
   }
