@@ -92,9 +92,20 @@ async function endOf(api: EngineApi, id: string): Promise<Awaited<Execution["end
 
 /** Engines cannot end a program that they were asked to execute: it is done from here, or else the whole container goes. */
 async function killExecution(api: EngineApi, container: Container, id: string): Promise<void> {
-  const { Pid: pid = 0, Running: running } = await inspectExecution(api, id);
-  if (running !== true) return;
+  const pid = await pidOf(api, id);
+  if (pid === null) return;
   if (container.view !== null && (await viewFromMachine(pid, container.id)) !== null) {
     sendToTree(() => [pid, ...descendantsOf(pid)], "SIGKILL");
   } else await container.remove();
+}
+
+/** The engine knows the process a moment after its first output; null: it has ended. */
+async function pidOf(api: EngineApi, id: string): Promise<number | null> {
+  for (let looks = 0; looks < 50; looks++) {
+    const { Pid: pid = 0, Running: running, ExitCode: exitCode } = await inspectExecution(api, id);
+    if (running === true && pid > 0) return pid;
+    if (running !== true && exitCode !== undefined && exitCode !== null) return null;
+    await new Promise((resolve) => setTimeout(resolve, Math.min(2 ** looks, 100)));
+  }
+  return null;
 }
