@@ -3,11 +3,11 @@ import {
   constants,
   fdatasyncSync,
   fstatSync,
-  ftruncateSync,
   fsyncSync,
+  ftruncateSync,
   openSync,
   readSync,
-  rmSync,
+  unlinkSync,
   writeSync,
 } from "node:fs";
 import { dirname } from "node:path";
@@ -103,7 +103,11 @@ export class RedoFile {
   /** Closes a file whose records are of no use any more. */
   remove(): void {
     this.close();
-    rmSync(this.#path, { force: true });
+    try {
+      unlinkSync(this.#path);
+    } catch (thrown) {
+      if ((thrown as NodeJS.ErrnoException).code !== "ENOENT") throw thrown;
+    }
   }
 
   /** Of the head without the checksum's own place, and the record. */
