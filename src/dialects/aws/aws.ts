@@ -55,7 +55,7 @@ export async function createAwsDialect(platform: Platform, sealer: Sealer): Prom
     layers,
     sources: { object: async () => null },
   });
-  const queues = await Queues.open(store.values, clock);
+  const queues = await Queues.open({ values: store.values, clock, supervise });
   const outcomes = new Outcomes(functions, queues);
   const mappings = await Mappings.open(store.values);
   const pollers = new Pollers(mappings, queues, functions);

@@ -177,6 +177,8 @@ test("a role is assumed by whom it trusts, and its session may do what role and 
   const narrow = iam(platform, await keysOf(document({ Effect: "Allow", Action: "iam:ListRoles", Resource: "*" })));
   assert.equal((await narrow.send(new ListRolesCommand({}))).Roles?.length, 1);
   await assert.rejects(narrow.send(new GetRoleCommand({ RoleName: "deployer" })), named("AccessDenied"));
+  const renewing = sts(platform, await keysOf(document({ Effect: "Allow", Action: "iam:ListRoles", Resource: "*" })));
+  await assert.rejects(renewing.send(new GetSessionTokenCommand({})), named("AccessDenied"));
 });
 
 test("every operation on users, roles and policies answers the SDK as it expects", async () => {

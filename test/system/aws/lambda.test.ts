@@ -203,6 +203,15 @@ test("bad input gets the errors that the SDKs know", async () => {
   await assert.rejects(call("strict", { padding: "x".repeat(6 * 1024 * 1024) }), named("RequestTooLargeException"));
 });
 
+test("a request is of the protocol that its address says, whatever content type the tool put on it", async () => {
+  const headers = { "content-type": "application/x-www-form-urlencoded" };
+  const rest = await fetch(`${platform.url}/2015-03-31/functions`, { method: "POST", headers, body: "{bad" });
+  assert.deepEqual([rest.status, rest.headers.get("x-amzn-errortype")], [400, "SerializationException"]);
+  const target = { ...headers, "x-amz-target": "AmazonSQS.Nope" };
+  const named = await fetch(platform.url, { method: "POST", headers: target, body: "{}" });
+  assert.equal(((await named.json()) as { __type: string }).__type, "UnknownOperationException");
+});
+
 test("an asynchronous call is accepted, runs, and leaves an activation", async () => {
   await create("later");
   assert.equal((await call("later", { n: 1 }, { InvocationType: "Event" })).StatusCode, 202);

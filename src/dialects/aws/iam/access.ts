@@ -14,8 +14,6 @@ interface Session {
   readonly secretAccessKey: string;
   readonly principal: Principal;
   readonly expiresAtMs: number;
-  /** A policy that narrows what the role may. */
-  readonly policy: string | null;
 }
 
 export interface SessionCredentials {
@@ -41,8 +39,6 @@ export class IamAccess implements Identities, Policies {
   readonly #documents = new Map<string, PolicyDocument>();
   /** Sessions by their tokens, for those that call again. */
   readonly #sessions = new Map<string, Session>();
-  /** Policies that narrow a session, by access key. */
-  readonly #narrowed = new Map<string, string>();
 
   constructor(directory: IamDirectory, sealer: Sealer, nowMs: () => number) {
     this.#directory = directory;
@@ -71,6 +67,7 @@ export class IamAccess implements Identities, Policies {
       namespace: DEFAULT_NAMESPACE,
       userId: accountId,
       accessKeyId,
+      session: null,
     };
   }
 
@@ -85,9 +82,8 @@ export class IamAccess implements Identities, Policies {
     const session: Session = {
       accessKeyId,
       secretAccessKey,
-      principal: { ...principal, accessKeyId },
+      principal: { ...principal, accessKeyId, session: { policy: options.policy } },
       expiresAtMs,
-      policy: options.policy,
     };
     return {
       accessKeyId,
@@ -106,6 +102,7 @@ export class IamAccess implements Identities, Policies {
       namespace,
       userId: `${role.id}:${sessionName}`,
       accessKeyId: null,
+      session: null,
     };
   }
 
@@ -125,7 +122,9 @@ export class IamAccess implements Identities, Policies {
 
   async refusal(request: Parameters<Policies["refusal"]>[0]): Promise<string | null> {
     const { principal, action, resource, conditions } = request;
-    if (principal.arn.endsWith(":root") || this.#isOfNobody(principal)) return null;
+    const narrowed = principal.session?.policy ?? null;
+    const isOperator = principal.arn.endsWith(":root") || this.#isOfNobody(principal);
+    if (isOperator && narrowed === null) return null;
     const asked = {
       principalArn: principal.arn,
       principalAccountId: principal.accountId,
@@ -133,9 +132,8 @@ export class IamAccess implements Identities, Policies {
       resource,
       conditions: { "aws:CurrentTime": new Date(this.#nowMs()).toISOString(), ...conditions },
     };
-    const decision = evaluate(this.#policiesOf(principal), asked);
-    const narrowed = principal.accessKeyId === null ? undefined : this.#narrowed.get(principal.accessKeyId);
-    const within = narrowed === undefined ? "allow" : evaluate([this.parsed(narrowed)], asked);
+    const decision = isOperator ? "allow" : evaluate(this.#policiesOf(principal), asked);
+    const within = narrowed === null ? "allow" : evaluate([this.parsed(narrowed)], asked);
     if (decision === "allow" && within === "allow") return null;
     const who = `User: ${principal.arn} is not authorized to perform: ${action} on resource: ${resource}`;
     return decision === "deny" || within === "deny"
@@ -164,10 +162,6 @@ export class IamAccess implements Identities, Policies {
     const session = this.#sessions.get(token) ?? this.#openedSession(token);
     if (session === null) return null;
     if (session.accessKeyId !== accessKeyId || session.expiresAtMs <= this.#nowMs()) return null;
-    if (session.policy !== null) {
-      if (this.#narrowed.size >= 10_000) this.#narrowed.clear();
-      this.#narrowed.set(accessKeyId, session.policy);
-    }
     return { secretAccessKey: session.secretAccessKey, principal: session.principal };
   }
 
@@ -214,5 +208,6 @@ function userPrincipal(namespace: string, user: User): Principal {
     namespace,
     userId: user.id,
     accessKeyId: null,
+    session: null,
   };
 }

@@ -361,6 +361,7 @@ export function arnOfFound({ name, snapshot, alias }: Found, region: string): st
   return functionArn(name.namespace, name.name, { region, qualifier: alias?.name ?? snapshot.version });
 }
 
-function ignoreMissing(thrown: unknown): void {
+/** For what removes an alias that may be gone already. */
+export function ignoreMissing(thrown: unknown): void {
   if (!(thrown instanceof KoineError) || thrown.code !== "alias-not-found") throw thrown;
 }

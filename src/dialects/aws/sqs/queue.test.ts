@@ -1,12 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { VirtualClock } from "../../../core/clock.ts";
+import type { Supervise } from "../../../core/telemetry.ts";
 import { openMemoryStore } from "../../../store/memory.ts";
 import type { Values } from "../../../store/store.ts";
 import { AwsError } from "../wire/error.ts";
 import { applyAttributes, type QueueSettings } from "./attributes.ts";
 import type { MessageQueue, Outgoing, Received } from "./queue.ts";
 import { arnOf, Queues } from "./queues.ts";
+
+/** Nothing that a queue does by itself may fail in these tests. */
+const supervise: Supervise = (what, promise) =>
+  void promise.catch((thrown: unknown) => assert.fail(`${what}: ${String(thrown)}`));
 
 interface World {
   readonly clock: VirtualClock;
@@ -17,7 +22,7 @@ interface World {
 async function world(): Promise<World> {
   const clock = new VirtualClock();
   const { values } = openMemoryStore();
-  return { clock, values, queues: await Queues.open(values, clock) };
+  return { clock, values, queues: await Queues.open({ values, clock, supervise }) };
 }
 
 async function queue({ queues }: World, name: string, attributes: Record<string, string> = {}): Promise<MessageQueue> {
@@ -83,7 +88,7 @@ test("a deleted message never comes again, not even after a restart", async () =
   await orders.send([message("a"), message("b")]);
   const [first] = await receive(orders, { limit: 1 });
   await orders.delete(first?.receiptHandle ?? "");
-  const after = await Queues.open(here.values, here.clock);
+  const after = await Queues.open({ ...here, supervise });
   const record = after.find("default", "orders");
   assert.ok(record !== null);
   assert.deepEqual(bodies(await receive(await after.messages(record))), ["b"]);
@@ -94,7 +99,7 @@ test("a restart keeps messages in their order, and those in flight invisible", a
   const orders = await queue(here, "orders");
   await orders.send(Array.from({ length: 20 }, (_, index) => message(String(index))));
   assert.equal((await receive(orders, { limit: 5 })).length, 5);
-  const after = await Queues.open(here.values, here.clock);
+  const after = await Queues.open({ ...here, supervise });
   const reopened = await after.messages(after.list("default")[0] ?? assert.fail());
   assert.deepEqual(bodies(await receive(reopened, { limit: 3 })), ["5", "6", "7"]);
   await here.clock.advance(30_000);
@@ -192,7 +197,7 @@ test("the same deduplication id within five minutes is the same message, also af
   const [first] = await orders.send([one]);
   const [received] = await receive(orders);
   await orders.delete(received?.receiptHandle ?? "");
-  const after = await Queues.open(here.values, here.clock);
+  const after = await Queues.open({ ...here, supervise });
   const reopened = await after.messages(after.list("default")[0] ?? assert.fail());
   assert.deepEqual(await reopened.send([one]), [first]);
   assert.deepEqual(await receive(reopened), []);

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../../../core/clock.ts";
+import type { Supervise } from "../../../core/telemetry.ts";
 import type { ValueChange, Values } from "../../../store/store.ts";
 import { AwsError } from "../wire/error.ts";
 import type { QueueSettings } from "./attributes.ts";
@@ -41,6 +42,7 @@ const MOVE_MS_MAX = 60_000;
 interface Parts {
   readonly values: Values;
   readonly clock: Clock;
+  readonly supervise: Supervise;
   /** `namespace/name` */
   readonly key: string;
   /** Distinguishes a queue from an earlier one of the same name. */
@@ -282,7 +284,7 @@ export class MessageQueue {
 
   async #take(limit: number, visibilityMs: number): Promise<readonly Received[]> {
     this.#expire();
-    const { clock, values } = this.#parts;
+    const { clock, values, supervise } = this.#parts;
     const nowMs = clock.nowMs();
     const { redrive } = this.settings;
     const taken: Entry[] = [];
@@ -305,7 +307,7 @@ export class MessageQueue {
     for (const entry of exhausted) await this.#bury(entry, redrive?.deadLetterTargetArn ?? "");
     if (taken.length === 0) return exhausted.length > 0 ? await this.#take(limit, visibilityMs) : [];
     // Not awaited: what a crash takes of it is only that somebody else may receive the message earlier.
-    values.commit(taken.map((entry) => this.#stateChange(entry))).catch(() => {});
+    supervise("keep who received what", values.commit(taken.map((entry) => this.#stateChange(entry))));
     const received = await Promise.all(
       taken.map(async (entry): Promise<Received | null> => {
         const { state } = entry;
@@ -345,7 +347,7 @@ export class MessageQueue {
 
   /** Forgets what is older than the queue keeps. */
   #expire(): void {
-    const { clock, values } = this.#parts;
+    const { clock, values, supervise } = this.#parts;
     const oldestMs = clock.nowMs() - this.settings.retentionSeconds * 1_000;
     const expired: Entry[] = [];
     for (const entry of this.#shelf.all()) {
@@ -355,7 +357,7 @@ export class MessageQueue {
     }
     if (expired.length === 0) return;
     for (const entry of expired) this.#shelf.remove(entry);
-    values.commit(this.#removals(expired)).catch(() => {});
+    supervise("remove expired messages", values.commit(this.#removals(expired)));
   }
 
   #forget(nowMs: number): void {
@@ -365,7 +367,7 @@ export class MessageQueue {
       this.#deduplication.delete(id);
       gone.push(removal(DEDUPLICATION, this.#prefix + id));
     }
-    if (gone.length > 0) this.#parts.values.commit(gone).catch(() => {});
+    if (gone.length > 0) this.#parts.supervise("forget deduplication", this.#parts.values.commit(gone));
   }
 
   async #changed(untilMs: number, signal: AbortSignal): Promise<void> {

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../../../core/clock.ts";
+import type { Supervise } from "../../../core/telemetry.ts";
 import type { Values } from "../../../store/store.ts";
 import { accountIdOf } from "../account.ts";
 import { AwsError } from "../wire/error.ts";
@@ -23,26 +24,35 @@ const COLLECTION = "aws.sqs.queues";
 const PAGE = 1_000;
 const QUEUES_MAX = 10_000;
 
+interface QueuesParts {
+  readonly values: Values;
+  readonly clock: Clock;
+  readonly supervise: Supervise;
+}
+
 /** All queues of all namespaces; what is in one is read when it is used for the first time. */
 export class Queues {
   readonly #values: Values;
   readonly #clock: Clock;
+  readonly #supervise: Supervise;
   readonly #records: Map<string, QueueRecord>;
   readonly #open = new Map<string, Promise<MessageQueue>>();
 
-  private constructor(values: Values, clock: Clock, records: ReadonlyMap<string, QueueRecord>) {
+  private constructor({ values, clock, supervise }: QueuesParts, records: ReadonlyMap<string, QueueRecord>) {
     this.#values = values;
     this.#clock = clock;
+    this.#supervise = supervise;
     this.#records = new Map(records);
   }
 
-  static async open(values: Values, clock: Clock): Promise<Queues> {
+  static async open(parts: QueuesParts): Promise<Queues> {
+    const { values } = parts;
     const records = new Map<string, QueueRecord>();
     for (let after: string | undefined; ;) {
       const page = await values.list(COLLECTION, { limit: PAGE, ...(after === undefined ? {} : { after }) });
       for (const { key, value } of page) records.set(key, value as QueueRecord);
       after = page.at(-1)?.key;
-      if (page.length < PAGE) return new Queues(values, clock, records);
+      if (page.length < PAGE) return new Queues(parts, records);
     }
   }
 
@@ -99,6 +109,7 @@ export class Queues {
       opened = MessageQueue.open({
         values: this.#values,
         clock: this.#clock,
+        supervise: this.#supervise,
         key,
         generation: record.generation,
         arn: arnOf(record),

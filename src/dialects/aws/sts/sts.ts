@@ -27,9 +27,14 @@ export function createSts({ directory, access }: StsParts): Service {
         action: null,
         input: z.object({ DurationSeconds: z.coerce.number().int().min(900).max(129_600).default(43_200) }),
       },
-      async ({ DurationSeconds }, { principal }) => ({
-        body: { Credentials: shape(access.openSession(principal, { seconds: DurationSeconds, policy: null })) },
-      }),
+      async ({ DurationSeconds }, { principal }) => {
+        // Or a session could outlive its end, and what narrows it.
+        if (principal.session !== null)
+          throw new AwsError("AccessDenied", "Cannot call GetSessionToken with session credentials", { status: 403 });
+        return {
+          body: { Credentials: shape(access.openSession(principal, { seconds: DurationSeconds, policy: null })) },
+        };
+      },
     ),
     operation(
       "AssumeRole",

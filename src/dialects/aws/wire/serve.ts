@@ -112,16 +112,24 @@ export class AwsEndpoint {
   }
 
   #asked(request: GatewayRequest, claim: Signature | null, body: Buffer): Asked {
-    const [, shape, called] = RPC_PATH.exec(request.path) ?? [];
-    if (shape !== undefined && called !== undefined) return this.#byShape(shape, called, body);
-    const target = request.headers.get("x-amz-target");
-    if (target !== undefined) return this.#byTargetHeader(target, body);
-    const named = claim === null ? undefined : this.#byName.get(claim.service);
-    const isForm = request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
     const query = request.query.replace(/^\?/, "");
     const parameters = new URLSearchParams(query);
-    if (isForm || (request.method === "GET" && parameters.has("Action")))
-      return this.#byForm(isForm ? `${query}&${body.toString("utf8")}` : query, { named, path: request.path });
+    const named = claim === null ? undefined : this.#byName.get(claim.service);
+    switch (protocolOf(request)) {
+      case "cbor": {
+        const [, shape = "", called = ""] = RPC_PATH.exec(request.path) ?? [];
+        return this.#byShape(shape, called, body);
+      }
+      case "json":
+        return this.#byTargetHeader(request.headers.get("x-amz-target") ?? "", body);
+      case "query":
+        return this.#byForm(isForm(request) ? `${query}&${body.toString("utf8")}` : query, {
+          named,
+          path: request.path,
+        });
+      case "rest-json":
+        break;
+    }
     const service =
       named ?? this.#parts.services.find((each) => each.route(request.method, request.path, parameters) !== null);
     const found = service?.route(request.method, request.path, parameters) ?? null;
@@ -252,6 +260,20 @@ function isForUs(request: GatewayRequest): boolean {
   );
 }
 
+/** In which protocol a request speaks. Its content type counts last: tools send that of a form when nobody says another. */
+function protocolOf(request: GatewayRequest): ServiceProtocol {
+  const { path, headers, method, query } = request;
+  if (RPC_PATH.test(path)) return "cbor";
+  if (headers.get("x-amz-target") !== undefined) return "json";
+  if (DATED_PATH.test(path)) return "rest-json";
+  const isQuery = isForm(request) || (method === "GET" && new URLSearchParams(query).has("Action"));
+  return isQuery ? "query" : "rest-json";
+}
+
+function isForm({ headers }: GatewayRequest): boolean {
+  return headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
+}
+
 function signedRequest(request: GatewayRequest): SignedRequest {
   const { method, path, query, headers } = request;
   return { method, path, query: query.replace(/^\?/, ""), header: (name) => headers.get(name) };
@@ -354,8 +376,7 @@ export function respondAwsError(
     request.response.abort();
     return;
   }
-  const isForm = request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
-  const protocol = asked?.protocol ?? (isForm ? "query" : RPC_PATH.test(request.path) ? "cbor" : "rest-json");
+  const protocol = asked?.protocol ?? protocolOf(request);
   if (protocol === "query") {
     const code = asked?.service.queryErrors?.[error.code] ?? error.code;
     const detail = `<Type>${error.type}</Type><Code>${escapeXml(code)}</Code><Message>${escapeXml(error.message)}</Message>`;

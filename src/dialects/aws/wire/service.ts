@@ -12,6 +12,8 @@ export interface Principal {
   readonly userId: string;
   /** Null: the request was not signed, which only some resources allow. */
   readonly accessKeyId: string | null;
+  /** Whether the key is one for a while, and the policy that narrows what it may; null: a key that lasts, or none. */
+  readonly session: { readonly policy: string | null } | null;
 }
 
 /** What an operation is run with. */

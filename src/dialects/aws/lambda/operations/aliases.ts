@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { AwsError } from "../../wire/error.ts";
 import { type Operation, operation } from "../../wire/service.ts";
-import { checkRevision, type Found, type LambdaFunctions, refOf } from "../functions.ts";
+import { checkRevision, type Found, ignoreMissing, type LambdaFunctions, refOf } from "../functions.ts";
 import { functionArn, invalid, parseFunctionName } from "../names.ts";
 import { LATEST, type LambdaAlias, newRevisionId } from "../records.ts";
 import { one, page, paged, resourceOf, revisionId } from "./inputs.ts";
@@ -107,7 +107,7 @@ export function aliasOperations(functions: LambdaFunctions): readonly Operation[
             ...record,
             aliases: record.aliases.filter(({ name }) => name !== input.Name),
           }));
-          await functions.platform.deleteAlias(refOf(found.name), input.Name).catch(() => {});
+          await functions.platform.deleteAlias(refOf(found.name), input.Name).catch(ignoreMissing);
         }
         return { status: 204, body: null };
       },
